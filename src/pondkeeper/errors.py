@@ -1,0 +1,356 @@
+"""Every error that a caller can meet: a stable code, an HTTP status, what happened, what to do.
+
+    PondkeeperError
+    ├── RequestRefused            the caller can mend it
+    │   ├── InvalidRequest  SqlInvalid  StatementNotAllowed  ParameterInvalid  StatementFailed
+    │   ├── Unauthenticated  Forbidden
+    │   ├── DatabaseNotFound  QueryNotFound  KeyNotFound  SnapshotNotFound
+    │   └── BodyTooLarge
+    ├── LimitReached              a limit ended it
+    │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
+    │   └── QueueFull  ReadersBusy
+    ├── QueryCancelled            somebody asked for it
+    ├── DatabaseUnavailable       the file cannot be had right now, or at all
+    │   ├── DatabaseBusy  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
+    │   └── DiskFull
+    ├── WorkerDied  OutcomeUnknown
+    ├── KeeperRunning  KeeperNotRunning  KeeperStopping
+    └── SettingInvalid
+
+An error travels between processes as `to_wire()` and comes back as the same class by `from_wire()`.
+`private` is for logs and administrators: it may name paths, `message` and `remedy` never do.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class PondkeeperError(Exception):
+    """Something went wrong inside Pondkeeper; the log of the keeper has the details."""
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    default_remedy: ClassVar[str] = "Look into the keeper's log on stderr; `pondkeeper check` examines the installation."
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        remedy: str | None = None,
+        private: str | None = None,
+        **details: Any,
+    ) -> None:
+        self.message = message or (self.__doc__ or self.code).strip().splitlines()[0]
+        self.remedy = remedy or self.default_remedy
+        self.private = private
+        self.details = details
+        super().__init__(self.message)
+
+    def to_wire(self, *, with_private: bool = False) -> dict[str, Any]:
+        """The error as plain data: `code`, `message`, `remedy` and its details."""
+        wire: dict[str, Any] = {"code": self.code, "message": self.message, "remedy": self.remedy, **self.details}
+        if with_private and self.private:
+            wire["private"] = self.private
+        return wire
+
+    @staticmethod
+    def from_wire(wire: dict[str, Any]) -> PondkeeperError:
+        """The error that `to_wire` described; an unknown code becomes a plain `PondkeeperError`."""
+        fields = dict(wire)
+        kind = _BY_CODE.get(fields.pop("code", ""), PondkeeperError)
+        return kind(
+            fields.pop("message", None), remedy=fields.pop("remedy", None), private=fields.pop("private", None), **fields
+        )
+
+
+class RequestRefused(PondkeeperError):
+    """The request cannot be carried out as it stands."""
+
+    code = "request_refused"
+    http_status = 400
+    exit_code = 2
+    default_remedy = "Change the request as the message says and send it again."
+
+
+class InvalidRequest(RequestRefused):
+    """The request is not of the expected shape."""
+
+    code = "invalid_request"
+    default_remedy = "Compare the request with the shape in the OpenAPI document at /docs."
+
+
+class SqlInvalid(RequestRefused):
+    """DuckDB could not parse or bind the statement."""
+
+    code = "sql_invalid"
+    default_remedy = "Correct the statement; the message is DuckDB's own."
+
+
+class StatementNotAllowed(RequestRefused):
+    """This kind of statement is not allowed here."""
+
+    code = "statement_not_allowed"
+    http_status = 403
+    default_remedy = "`query` takes one reading statement, `execute` the writing ones; neither takes statements that reach outside the database."
+
+
+class ParameterInvalid(RequestRefused):
+    """The parameters do not fit the statement."""
+
+    code = "parameter_invalid"
+    default_remedy = "Pass a list for ? and $1 placeholders, an object for $name placeholders, with one value for each."
+
+
+class StatementFailed(RequestRefused):
+    """The statement failed while it ran, and changed nothing."""
+
+    code = "statement_failed"
+    http_status = 422
+    default_remedy = "Correct the statement or the data; the message is DuckDB's own."
+
+
+class Unauthenticated(RequestRefused):
+    """The request carries no valid key."""
+
+    code = "unauthenticated"
+    http_status = 401
+    exit_code = 3
+    default_remedy = "Send `Authorization: Bearer pk_…`; `pondkeeper key create` makes a key."
+
+
+class Forbidden(RequestRefused):
+    """This key may not do that."""
+
+    code = "forbidden"
+    http_status = 403
+    exit_code = 3
+    default_remedy = "Use a key whose role and databases allow it; `pondkeeper key list` shows them."
+
+
+class DatabaseNotFound(RequestRefused):
+    """There is no database of that name."""
+
+    code = "database_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper status` lists the databases of this keeper."
+
+
+class QueryNotFound(RequestRefused):
+    """No query of that id is running."""
+
+    code = "query_not_found"
+    http_status = 404
+    default_remedy = "It has ended, or never began; GET /v1/queries lists what runs."
+
+
+class KeyNotFound(RequestRefused):
+    """There is no key of that id."""
+
+    code = "key_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper key list` shows the keys."
+
+
+class SnapshotNotFound(RequestRefused):
+    """There is no such snapshot."""
+
+    code = "snapshot_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper snapshot list` shows those that exist; `pondkeeper snapshot take` makes one."
+
+
+class BodyTooLarge(RequestRefused):
+    """The request body is larger than the server accepts."""
+
+    code = "body_too_large"
+    http_status = 413
+    default_remedy = "Send less at once, or raise `server.max_body_bytes`."
+
+
+class LimitReached(PondkeeperError):
+    """A limit ended the request."""
+
+    code = "limit_reached"
+    http_status = 429
+    exit_code = 4
+    default_remedy = "Ask for less, or raise the limit that the message names."
+
+
+class QueryTimedOut(LimitReached):
+    """The query did not finish within its deadline and was stopped."""
+
+    code = "query_timed_out"
+    http_status = 408
+    default_remedy = "Make the query cheaper, or raise `limits.timeout_s` up to the server's `readers.timeout_s`."
+
+
+class WriteTimedOut(LimitReached):
+    """The write did not finish within its deadline and was stopped; nothing of it was applied."""
+
+    code = "write_timed_out"
+    http_status = 408
+    default_remedy = "Write in smaller pieces, or raise `limits.timeout_s` up to the server's `writer.timeout_s`."
+
+
+class OutOfMemory(LimitReached):
+    """The query needed more memory or temporary disk than its limit."""
+
+    code = "out_of_memory"
+    http_status = 422
+    default_remedy = "Make the query cheaper, or raise `readers.memory_limit` or `readers.temp_limit`."
+
+
+class VersionNotReached(LimitReached):
+    """The version asked for by `at_least` was not published within the deadline."""
+
+    code = "version_not_reached"
+    http_status = 504
+    default_remedy = "Ask again later; GET /v1/databases/{name} shows the newest version and what holds it up."
+
+
+class QueueFull(LimitReached):
+    """Too many requests are waiting already."""
+
+    code = "queue_full"
+    http_status = 503
+    default_remedy = "Retry after the time in the Retry-After header."
+
+
+class ReadersBusy(LimitReached):
+    """No reader became free in time."""
+
+    code = "readers_busy"
+    http_status = 503
+    default_remedy = "Retry after the time in the Retry-After header, or raise `readers.count`."
+
+
+class QueryCancelled(PondkeeperError):
+    """The query was cancelled."""
+
+    code = "query_cancelled"
+    http_status = 409
+    exit_code = 5
+    default_remedy = "Somebody killed it on purpose, or its client went away; send it again if that was not meant."
+
+
+class DatabaseUnavailable(PondkeeperError):
+    """The database cannot be used right now."""
+
+    code = "database_unavailable"
+    http_status = 503
+    exit_code = 6
+    default_remedy = "`pondkeeper check` says what is wrong with it and what to do."
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """Another program holds the database and did not let go in time."""
+
+    code = "database_busy"
+    default_remedy = "Wait for the holder that the message names, or end it; start it with `pondkeeper run --` so that it takes its turn."
+
+
+class DatabaseUnreadable(DatabaseUnavailable):
+    """The file is not a DuckDB database, or it is damaged."""
+
+    code = "database_unreadable"
+    default_remedy = "`pondkeeper check` names the damage; restore the file from a snapshot or a backup."
+
+
+class DatabaseEncrypted(DatabaseUnavailable):
+    """The database file is encrypted."""
+
+    code = "database_encrypted"
+    default_remedy = "Encrypted databases are not served yet: copy it into an unencrypted file first."
+
+
+class DatabaseTooNew(DatabaseUnavailable):
+    """The database file was written by a newer DuckDB than the one installed."""
+
+    code = "database_too_new"
+    default_remedy = "Install the DuckDB that wrote it (`pip install -U duckdb`), or export it from there."
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database file or its folder cannot be written."""
+
+    code = "database_read_only"
+    default_remedy = "Give the keeper's user write permission on the file and its folder."
+
+
+class DiskFull(DatabaseUnavailable):
+    """The disk is full."""
+
+    code = "disk_full"
+    http_status = 507
+    default_remedy = "Free some space; nothing committed is lost, and writing resumes by itself."
+
+
+class WorkerDied(PondkeeperError):
+    """The process that ran the statement died; nothing else was harmed."""
+
+    code = "worker_died"
+    http_status = 502
+    exit_code = 7
+    default_remedy = "Send it again; if it dies again, the statement needs too much memory or meets a fault of the engine."
+
+
+class OutcomeUnknown(PondkeeperError):
+    """The write may or may not have been committed."""
+
+    code = "outcome_unknown"
+    http_status = 502
+    exit_code = 8
+    default_remedy = "Look whether the change is there before you send it again."
+
+
+class KeeperRunning(PondkeeperError):
+    """Another keeper has this database already."""
+
+    code = "keeper_running"
+    http_status = 409
+    exit_code = 9
+    default_remedy = "Use the keeper that the message names, or stop it first."
+
+
+class KeeperNotRunning(PondkeeperError):
+    """No keeper is running here."""
+
+    code = "keeper_not_running"
+    http_status = 503
+    exit_code = 10
+    default_remedy = "Start one with `pondkeeper serve PATH`, or name it with --home or --url."
+
+
+class KeeperStopping(PondkeeperError):
+    """The keeper is stopping."""
+
+    code = "keeper_stopping"
+    http_status = 503
+    exit_code = 10
+    default_remedy = "Send the request again when it is back."
+
+
+class SettingInvalid(PondkeeperError):
+    """A setting has a value that cannot be used."""
+
+    code = "setting_invalid"
+    http_status = 400
+    exit_code = 2
+    default_remedy = "`pondkeeper settings` prints every setting with its unit, default and origin."
+
+
+def _tree(kind: type[PondkeeperError]) -> dict[str, type[PondkeeperError]]:
+    found = {kind.code: kind}
+    for child in kind.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+_BY_CODE = _tree(PondkeeperError)
+
+
+def all_errors() -> list[type[PondkeeperError]]:
+    """Every error class by its code, for the reference and the tests."""
+    return [_BY_CODE[code] for code in sorted(_BY_CODE)]

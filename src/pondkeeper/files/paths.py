@@ -1,0 +1,123 @@
+"""The table of paths: where everything of a home and of a database lies on disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME_NAME = ".pondkeeper"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
+
+
+def is_database_name(name: str) -> bool:
+    """Whether `name` can be a database's name: it appears in URLs, paths and as DuckDB's catalog name."""
+    return bool(_NAME.match(name))
+
+
+def default_home(database_file: Path) -> Path:
+    """The home of a database file, or of a folder of them: `.pondkeeper` beside it."""
+    folder = database_file if database_file.is_dir() else database_file.parent
+    return folder.resolve() / HOME_NAME
+
+
+@dataclass(frozen=True)
+class Home:
+    """The paths of one keeper's home."""
+
+    root: Path
+
+    @property
+    def control_db(self) -> Path:
+        return self.root / "control.db"
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "keeper.sock"
+
+    @property
+    def keeper_json(self) -> Path:
+        return self.root / "keeper.json"
+
+    @property
+    def keeper_lock(self) -> Path:
+        return self.root / "keeper.lock"
+
+    @property
+    def settings_file(self) -> Path:
+        return self.root / "pondkeeper.toml"
+
+    @property
+    def temp(self) -> Path:
+        """Temp folders of the children, one each; emptied when a keeper starts."""
+        return self.root / "temp"
+
+    def database(self, file: Path) -> DatabasePaths:
+        return DatabasePaths(file=file.resolve(), home=self.root)
+
+
+@dataclass(frozen=True)
+class DatabasePaths:
+    """The paths of one database.
+
+    What excludes others (lease, tickets, claim) lies beside the file whatever the home, so that two homes cannot
+    disagree about who may write.
+    """
+
+    file: Path
+    home: Path
+
+    @property
+    def name(self) -> str:
+        return self.file.stem
+
+    @property
+    def wal(self) -> Path:
+        return self.file.with_name(self.file.name + ".wal")
+
+    @property
+    def turn(self) -> Path:
+        """The folder that decides whose turn it is."""
+        return self.file.parent / HOME_NAME / "databases" / self.name
+
+    @property
+    def claim_lock(self) -> Path:
+        """flock of the keeper that serves this database."""
+        return self.turn / "keeper.lock"
+
+    @property
+    def lease_lock(self) -> Path:
+        return self.turn / "lease.lock"
+
+    @property
+    def lease_json(self) -> Path:
+        return self.turn / "lease.json"
+
+    @property
+    def tickets(self) -> Path:
+        return self.turn / "tickets"
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "databases" / self.name
+
+    @property
+    def snapshots(self) -> Path:
+        return self.folder / "snapshots"
+
+    @property
+    def published(self) -> Path:
+        """Link to the newest snapshot, under a fixed name."""
+        return self.folder / "published.duckdb"
+
+    @property
+    def published_by_name(self) -> Path:
+        """Link to the newest snapshot under the database's own name, so that views that name the catalog work."""
+        return self.folder / "published" / self.file.name
+
+    def snapshot(self, version: int) -> Path:
+        """The snapshot's file: a folder per version, so that DuckDB's catalog name stays the database's."""
+        return self.snapshots / f"{version:012d}" / self.file.name
+
+    def manifest(self, version: int) -> Path:
+        return self.snapshots / f"{version:012d}" / "manifest.json"
