@@ -13,8 +13,8 @@
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
     │   ├── DatabaseBusy  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
     │   └── DiskFull
-    ├── WorkerDied  OutcomeUnknown
-    ├── KeeperRunning  KeeperNotRunning  KeeperStopping
+    ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
+    ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
     └── SettingInvalid
 
 An error travels between processes as `to_wire()` and comes back as the same class by `from_wire()`.
@@ -296,6 +296,15 @@ class WorkerDied(PondkeeperError):
     default_remedy = "Send it again; if it dies again, the statement needs too much memory or meets a fault of the engine."
 
 
+class AnswerIncomplete(PondkeeperError):
+    """The answer broke off before its end; what arrived of it is not the whole."""
+
+    code = "answer_incomplete"
+    http_status = 502
+    exit_code = 7
+    default_remedy = "Send it again; the keeper's log says why it broke off."
+
+
 class OutcomeUnknown(PondkeeperError):
     """The write may or may not have been committed."""
 
@@ -321,6 +330,15 @@ class KeeperNotRunning(PondkeeperError):
     http_status = 503
     exit_code = 10
     default_remedy = "Start one with `pondkeeper serve PATH`, or name it with --home or --url."
+
+
+class KeeperNotAnswering(PondkeeperError):
+    """The keeper is there, and did not answer in time."""
+
+    code = "keeper_not_answering"
+    http_status = 504
+    exit_code = 10
+    default_remedy = "Look whether its machine is overloaded; `pondkeeper status` shows what can be seen without it."
 
 
 class KeeperStopping(PondkeeperError):
