@@ -1,0 +1,34 @@
+"""The settings of a keeper: `Settings.load()` reads them, `resolve()` fills in what depends on the machine.
+
+Why not empty, as other rooms keep it: these names are what every room imports, and nothing here imports a library.
+"""
+
+from __future__ import annotations
+
+from pondkeeper.settings.leaves import Leaf, leaves
+from pondkeeper.settings.machine import Machine, this_machine
+from pondkeeper.settings.resolving import Description, describe, resolve
+from pondkeeper.settings.tree import (
+    LogSettings,
+    ReaderSettings,
+    ServerSettings,
+    Settings,
+    SnapshotSettings,
+    WriterSettings,
+)
+
+__all__ = [
+    "Description",
+    "Leaf",
+    "LogSettings",
+    "Machine",
+    "ReaderSettings",
+    "ServerSettings",
+    "Settings",
+    "SnapshotSettings",
+    "WriterSettings",
+    "describe",
+    "leaves",
+    "resolve",
+    "this_machine",
+]

@@ -1,0 +1,234 @@
+"""The frozen tree: every setting with its name, type, default, unit and help. Everything else here reads this tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+DAY_S = 86_400.0
+
+T = TypeVar("T")
+
+
+def setting(
+    default: T,
+    help: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    automatic: str = "",
+) -> T:
+    """A leaf of the tree. `automatic` says what the default 0 stands for."""
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "choices": choices,
+        "automatic": automatic,
+    }
+    leaf: T = field(default=default, metadata=metadata)
+    return leaf
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The HTTP server: where it listens, and what it puts up with."""
+
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on. Set 0.0.0.0 to be reached from other machines, behind a proxy that adds TLS.",
+    )
+    port: int = setting(8420, "TCP port to listen on; 0 takes any free one.", minimum=0, maximum=65_535)
+    grace_s: float = setting(
+        10.0, "How long a stopping keeper lets running requests finish.", unit="s", minimum=0, maximum=DAY_S
+    )
+    header_timeout_s: float = setting(
+        10.0, "How long a client may take to send the head of a request.", unit="s", minimum=0.1, maximum=DAY_S
+    )
+    body_timeout_s: float = setting(
+        60.0, "How long a client may take to send the body of a request.", unit="s", minimum=0.1, maximum=DAY_S
+    )
+    max_body_bytes: int = setting(
+        16 * MIB, "Largest request body that is accepted.", unit="bytes", minimum=KIB, maximum=TIB
+    )
+    allowed_hosts: tuple[str, ...] = setting(
+        (),
+        "Host names that requests may carry in their Host header, beside the address listened on and localhost. "
+        "Name your public host here when the keeper stands behind a proxy.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderSettings:
+    """The readers: how many, and the most that one query may take."""
+
+    count: int = setting(
+        0,
+        "Reader processes, that is queries that run at the same time.",
+        minimum=0,
+        maximum=1024,
+        automatic="one for each CPU, at least 4",
+    )
+    memory_limit_bytes: int = setting(
+        0,
+        "Memory of one reader; a query that needs more spills to disk and then fails.",
+        unit="bytes",
+        minimum=0,
+        maximum=64 * TIB,
+        automatic="half of the memory divided by readers.count, from 256 MiB to 4 GiB",
+    )
+    threads: int = setting(0, "Threads of one reader.", minimum=0, maximum=1024, automatic="one for each CPU")
+    temp_limit_bytes: int = setting(
+        10 * GIB,
+        "Temporary disk space of one reader, for what does not fit into memory.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * TIB,
+    )
+    timeout_s: float = setting(
+        30.0,
+        "Longest time of a query, its answer included; a request may ask for less.",
+        unit="s",
+        minimum=0.001,
+        maximum=DAY_S,
+    )
+    max_rows: int = setting(
+        20_000_000, "Most rows of an answer; it is cut there and says so.", unit="rows", minimum=1, maximum=2**62
+    )
+    max_bytes: int = setting(
+        8 * GIB,
+        "Most bytes of an answer; it is cut there and says so.",
+        unit="bytes",
+        minimum=KIB,
+        maximum=1024 * TIB,
+    )
+    wait_s: float = setting(
+        10.0, "How long a query waits for a free reader before it is refused.", unit="s", minimum=0, maximum=DAY_S
+    )
+    max_waiting: int = setting(
+        512, "Queries that may wait for a reader; more are refused at once.", minimum=0, maximum=1_000_000
+    )
+    kill_after_s: float = setting(
+        0.25, "Time between the interrupt at the deadline and the kill.", unit="s", minimum=0, maximum=60
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """The writer: the process that has the database open read-write while it has work."""
+
+    timeout_s: float = setting(
+        20.0, "Longest time of a write; a request may ask for less.", unit="s", minimum=0.001, maximum=DAY_S
+    )
+    idle_close_s: float = setting(
+        1.0,
+        "How long the writer keeps the file open after its last write; after it other programs can open the file.",
+        unit="s",
+        minimum=0,
+        maximum=DAY_S,
+    )
+    memory_limit_bytes: int = setting(
+        0,
+        "Memory of the writer.",
+        unit="bytes",
+        minimum=0,
+        maximum=64 * TIB,
+        automatic="a quarter of the memory, at least 256 MiB",
+    )
+    threads: int = setting(0, "Threads of the writer.", minimum=0, maximum=1024, automatic="one for each CPU")
+    temp_limit_bytes: int = setting(
+        50 * GIB, "Temporary disk space of the writer.", unit="bytes", minimum=0, maximum=1024 * TIB
+    )
+    max_waiting: int = setting(
+        1024, "Writes that may wait for their turn; more are refused at once.", minimum=0, maximum=1_000_000
+    )
+    foreign_poll_s: float = setting(
+        0.2,
+        "How often the keeper looks whether a program that opened the file without asking has let go of it.",
+        unit="s",
+        minimum=0.01,
+        maximum=60,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """The snapshots: how many stay, and how often one is made."""
+
+    keep: int = setting(
+        3, "Newest snapshots that stay on disk; older ones go when nobody has them open.", minimum=1, maximum=1000
+    )
+    pause_ratio: float = setting(
+        1.0,
+        "A publish waits at least this many times the duration of the one before, so that publishing never takes "
+        "the whole disk. 0 publishes without a pause.",
+        unit="ratio",
+        minimum=0,
+        maximum=1000,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """The log on stderr."""
+
+    level: str = setting(
+        "info", "Least important message that is logged.", choices=("debug", "info", "warning", "error")
+    )
+    format: str = setting(
+        "auto",
+        "Form of the log: `console` for people, `json` for programs; `auto` is console on a terminal, else json.",
+        choices=("auto", "console", "json"),
+    )
+
+
+def _no_origins() -> Mapping[str, str]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of a keeper. A value of 0 where `automatic` is said is filled in by `resolve`."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    readers: ReaderSettings = field(default_factory=ReaderSettings)
+    writer: WriterSettings = field(default_factory=WriterSettings)
+    snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
+
+    @staticmethod
+    def load(
+        file: Path | None = None,
+        *,
+        must_exist: bool = False,
+        environment: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """The settings from defaults < TOML `file` < `environment` (os.environ when None) < `flags`.
+
+        `flags` maps dotted names to typed values or to text as typed on a command line; None means "not given".
+        Raises SettingInvalid. `must_exist`: a missing file is an error (--config), not an empty one.
+        """
+        from pondkeeper.settings.loading import load  # Why here: loading reads the tree that this module defines.
+
+        return load(file, must_exist=must_exist, environment=environment, flags=flags or {})
+
+    def origin(self, name: str) -> str:
+        """Where the value of the setting `name` comes from, in words."""
+        return self.origins.get(name, "default")
+
+    def get(self, name: str) -> Any:
+        """The value of the setting of this dotted name."""
+        section, _, key = name.partition(".")
+        return getattr(getattr(self, section), key)
