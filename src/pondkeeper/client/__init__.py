@@ -1,0 +1,7 @@
+"""The Python client: `Client(url=…, key=…)` over HTTP, `Client.local(home)` over a keeper's control socket."""
+
+from pondkeeper.client.answer import Answer, Column, Outcome
+from pondkeeper.client.client import Client
+from pondkeeper.client.stream import AnswerStream
+
+__all__ = ["Answer", "AnswerStream", "Client", "Column", "Outcome"]

@@ -1,0 +1,207 @@
+"""The client: one object per keeper, safe to share between threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from pondkeeper.client.answer import Answer, Outcome
+from pondkeeper.client.formats import content_type
+from pondkeeper.client.stream import AnswerStream
+from pondkeeper.client.transport import Transport, decoded, local_http, remote_http
+from pondkeeper.files.paths import Home
+
+if TYPE_CHECKING:
+    import httpx
+    import pyarrow as pa
+
+DEFAULT_URL: Final = "http://127.0.0.1:8420"
+RETRY_FOR_S: Final = 30.0
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+Statement = str | tuple[str, Parameters | None]
+
+
+class Client:
+    """Reads and writes the databases of one keeper.
+
+    A keeper that says it is busy (503 with Retry-After) is asked again for up to `retry_for_s`; nothing else is ever
+    repeated. `timeout_s` bounds the silence of the keeper, not the query: that is `query(timeout_s=…)`.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        key: str | None = None,
+        *,
+        database: str | None = None,
+        timeout_s: float | None = None,
+        retry_for_s: float = RETRY_FOR_S,
+        http: httpx.Client | None = None,
+    ) -> None:
+        http = http or remote_http(url, key, timeout_s=timeout_s)
+        self._transport = Transport(http, retry_for_s=retry_for_s)
+        self._database = database
+
+    @classmethod
+    def local(
+        cls,
+        home: str | Path,
+        *,
+        database: str | None = None,
+        timeout_s: float | None = None,
+        retry_for_s: float = RETRY_FOR_S,
+    ) -> Client:
+        """A client of the keeper whose home this is, over its control socket: its owner needs no key."""
+        http = local_http(Home(Path(home)).socket, timeout_s=timeout_s)
+        return cls(database=database, retry_for_s=retry_for_s, http=http)
+
+    # Reading
+
+    def query(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        database: str | None = None,
+        at_least: int | None = None,
+        **limits: Any,
+    ) -> Answer:
+        """The whole answer of one reading statement; `limits` are timeout_s, max_rows, max_bytes, memory."""
+        body = _query_body(sql, parameters, at_least, limits)
+        with self._stream(body, database, "json") as answer:
+            return Answer.from_wire(decoded(answer.read()))
+
+    def stream(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        format: str = "ndjson",  # noqa: A002  the word of the API
+        database: str | None = None,
+        at_least: int | None = None,
+        **limits: Any,
+    ) -> AnswerStream:
+        """The answer's bytes in one of json, ndjson, csv, arrow and parquet, as they arrive."""
+        return self._stream(_query_body(sql, parameters, at_least, limits), database, format)
+
+    def arrow(
+        self,
+        sql: str,
+        parameters: Parameters | None = None,
+        *,
+        database: str | None = None,
+        at_least: int | None = None,
+        **limits: Any,
+    ) -> pa.Table:
+        """The whole answer as a pyarrow table; needs pyarrow, which is imported here and not before."""
+        from pyarrow import ipc
+
+        answer = self.stream(sql, parameters, format="arrow", database=database, at_least=at_least, **limits)
+        with answer, ipc.open_stream(answer) as reader:
+            return reader.read_all()
+
+    def _stream(self, body: dict[str, Any], database: str | None, form: str) -> AnswerStream:
+        accept = content_type(form)
+        return AnswerStream(self._transport.open("POST", self._path(database, "query"), body=body, accept=accept))
+
+    # Writing
+
+    def execute(
+        self,
+        statements: str | Sequence[Statement],
+        parameters: Parameters | None = None,
+        *,
+        database: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Outcome:
+        """Carry out one writing statement, or a list of them (each a text, or text and parameters): all or none."""
+        body = _execute_body(statements, parameters)
+        if timeout_s is not None:
+            body["limits"] = {"timeout_s": timeout_s}
+        return Outcome.from_wire(self._transport.call("POST", self._path(database, "execute"), body=body, writes=True))
+
+    # Looking and steering
+
+    def status(self, database: str | None = None) -> dict[str, Any]:
+        """The state of one database: version, age of its snapshot, lease, queue, sizes."""
+        name = database or self._database
+        if name is None:
+            name = self.databases()[0]["name"]
+        return dict(self._transport.call("GET", f"/v1/databases/{quote(name, safe='')}"))
+
+    def databases(self) -> list[dict[str, Any]]:
+        """The state of every database that this key may see."""
+        return list(self._transport.call("GET", "/v1/databases")["databases"])
+
+    def queries(self) -> list[dict[str, Any]]:
+        """The queries that run now."""
+        return list(self._transport.call("GET", "/v1/queries")["queries"])
+
+    def cancel(self, query_id: str) -> None:
+        """Kill a running query."""
+        self._transport.call("DELETE", f"/v1/queries/{quote(query_id, safe='')}")
+
+    def snapshots(self, database: str | None = None) -> list[dict[str, Any]]:
+        """The snapshots of a database, the newest first."""
+        return list(self._transport.call("GET", self._path(database, "snapshots"))["snapshots"])
+
+    def take_snapshot(self, database: str | None = None) -> dict[str, Any]:
+        """Publish what is committed now, and answer with the snapshot that contains it."""
+        return dict(self._transport.call("POST", self._path(database, "snapshots")))
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The API keys, without their secrets."""
+        return list(self._transport.call("GET", "/v1/keys")["keys"])
+
+    def create_key(
+        self, name: str, role: str, *, databases: Sequence[str] | None = None, expires_in_s: float | None = None
+    ) -> dict[str, Any]:
+        """Make a key; the answer's `token` is shown this once and kept nowhere."""
+        body = {"name": name, "role": role, "databases": databases, "expires_in_s": expires_in_s}
+        return dict(self._transport.call("POST", "/v1/keys", body={k: v for k, v in body.items() if v is not None}))
+
+    def revoke_key(self, key_id: str) -> None:
+        """End a key at once, wherever it is in use."""
+        self._transport.call("DELETE", f"/v1/keys/{quote(key_id, safe='')}")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _path(self, database: str | None, noun: str) -> str:
+        name = database or self._database
+        return f"/v1/{noun}" if name is None else f"/v1/databases/{quote(name, safe='')}/{noun}"
+
+
+def _query_body(
+    sql: str, parameters: Parameters | None, at_least: int | None, limits: dict[str, Any]
+) -> dict[str, Any]:
+    limits = {name: value for name, value in limits.items() if value is not None}
+    body = {"sql": sql, "parameters": parameters, "at_least": at_least, "limits": limits or None}
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def _execute_body(statements: str | Sequence[Statement], parameters: Parameters | None) -> dict[str, Any]:
+    if isinstance(statements, str):
+        return _statement(statements, parameters)
+    if parameters is not None:
+        raise ValueError("parameters belong to the statements of a list: pass (sql, parameters) pairs")
+    return {
+        "statements": [_statement(each, None) if isinstance(each, str) else _statement(*each) for each in statements]
+    }
+
+
+def _statement(sql: str, parameters: Parameters | None) -> dict[str, Any]:
+    return {"sql": sql} if parameters is None else {"sql": sql, "parameters": parameters}

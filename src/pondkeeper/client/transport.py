@@ -1,0 +1,176 @@
+"""HTTP to one keeper: how to reach it, when to try again, and its errors as our own classes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from pondkeeper import __version__
+from pondkeeper.errors import (
+    AnswerIncomplete,
+    KeeperNotAnswering,
+    KeeperNotRunning,
+    OutcomeUnknown,
+    PondkeeperError,
+)
+
+CONNECT_TIMEOUT_S: Final = 5.0
+# Why: below the server's own keep-alive, so that no request is sent into a connection that is just being closed.
+KEEP_ALIVE_S: Final = 2.0
+MAX_ERROR_BYTES: Final = 1024 * 1024
+MAX_SOCKET_PATH_BYTES: Final = 107
+
+# Why: no read timeout guards an answer (the keeper's deadlines do); these notice a host that is gone in two minutes.
+_SOCKET_OPTIONS: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+]
+
+
+def remote_http(url: str, key: str | None, *, timeout_s: float | None) -> httpx.Client:
+    """HTTP to a keeper at `url`, with `key` on every request."""
+    secure = not url.startswith("http://")
+    transport = httpx.HTTPTransport(verify=secure, socket_options=_SOCKET_OPTIONS, limits=_limits())
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return _http(url, transport, headers, timeout_s)
+
+
+def local_http(socket_path: Path, *, timeout_s: float | None) -> httpx.Client:
+    """HTTP over a keeper's control socket, whose owner needs no key."""
+    transport = httpx.HTTPTransport(uds=short_socket_path(socket_path), verify=False, limits=_limits())
+    return _http("http://pondkeeper", transport, {}, timeout_s)
+
+
+def short_socket_path(path: Path) -> str:
+    """A path to the socket that fits into a socket address: 107 bytes, which a deep home exceeds."""
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES or not path.parent.is_dir():
+        return str(path)
+    # Why never closed: the path through it must work for as long as the client reconnects.
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/{path.name}"
+
+
+def _limits() -> httpx.Limits:
+    return httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
+
+
+def _http(url: str, transport: httpx.HTTPTransport, headers: dict[str, str], timeout_s: float | None) -> httpx.Client:
+    return httpx.Client(
+        base_url=url,
+        transport=transport,
+        headers={"User-Agent": f"pondkeeper/{__version__}", **headers},
+        timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+    )
+
+
+class Transport:
+    """Requests to one keeper: tries again while it says 503 with Retry-After, raises its errors by their codes."""
+
+    def __init__(self, http: httpx.Client, *, retry_for_s: float) -> None:
+        self._http = http
+        self._retry_for_s = retry_for_s
+
+    def close(self) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, *, body: Any = None, writes: bool = False) -> Any:
+        """The JSON that the keeper answers; None where it answers without a body."""
+        response = self.open(method, path, body=body, writes=writes)
+        try:
+            content = response.read()
+        except httpx.HTTPError as error:
+            raise lost(error, writes=writes) from error
+        finally:
+            response.close()
+        return decoded(content) if content else None
+
+    def open(
+        self, method: str, path: str, *, body: Any = None, accept: str = "application/json", writes: bool = False
+    ) -> httpx.Response:
+        """The head of a good answer, its body still to be read; whoever calls closes it."""
+        give_up_at = time.monotonic() + self._retry_for_s
+        while True:
+            response = self._send(method, path, body, accept, writes)
+            if response.is_success:
+                return response
+            wait_s = _retry_after_s(response)
+            error = _error_of(response)
+            if wait_s is None or time.monotonic() + wait_s > give_up_at:
+                raise error
+            time.sleep(wait_s)
+
+    def _send(self, method: str, path: str, body: Any, accept: str, writes: bool) -> httpx.Response:
+        content = None if body is None else msgspec.json.encode(body)
+        headers = {"Accept": accept} | ({} if content is None else {"Content-Type": "application/json"})
+        request = self._http.build_request(method, path, content=content, headers=headers)
+        try:
+            return self._http.send(request, stream=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise KeeperNotRunning(private=str(error)) from error
+        except httpx.HTTPError as error:
+            raise lost(error, writes=writes) from error
+
+
+def lost(error: httpx.HTTPError, *, writes: bool = False) -> PondkeeperError:
+    """What it means that a connection was lost after the request was sent."""
+    if writes:
+        return OutcomeUnknown(
+            "The connection was lost before the keeper said what became of the write.", private=str(error)
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return KeeperNotAnswering(private=str(error))
+    return AnswerIncomplete(private=str(error))
+
+
+def decoded(content: bytes) -> Any:
+    """The JSON of a body; a cut one is an `AnswerIncomplete`."""
+    try:
+        return msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise AnswerIncomplete(private=str(error)) from error
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """How long a 503 asks us to wait; None for everything that must not be repeated."""
+    if response.status_code != 503:
+        return None
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _error_of(response: httpx.Response) -> PondkeeperError:
+    """The error that an answer describes; closes the answer."""
+    try:
+        content = b"".join(_bounded(response))
+    except httpx.HTTPError as error:
+        return lost(error)
+    finally:
+        response.close()
+    try:
+        wire = msgspec.json.decode(content)["error"]
+        return PondkeeperError.from_wire(wire)
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return PondkeeperError(
+            f"The server answered HTTP {response.status_code}, and not as a keeper does.",
+            remedy="Check the URL, and whether a proxy stands before the keeper.",
+        )
+
+
+def _bounded(response: httpx.Response) -> Any:
+    received = 0
+    for chunk in response.iter_bytes():
+        received += len(chunk)
+        yield chunk
+        if received > MAX_ERROR_BYTES:
+            return
