@@ -4,7 +4,7 @@
     ├── RequestRefused            the caller can mend it
     │   ├── InvalidRequest  SqlInvalid  StatementNotAllowed  ParameterInvalid  StatementFailed
     │   ├── Unauthenticated  Forbidden
-    │   ├── DatabaseNotFound  QueryNotFound  KeyNotFound  SnapshotNotFound
+    │   ├── DatabaseNotFound  QueryNotFound  KeyNotFound  KeyNameTaken  SnapshotNotFound
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
@@ -15,7 +15,7 @@
     │   └── DiskFull
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
-    └── SettingInvalid
+    └── ControlUnavailable  SettingInvalid
 
 An error travels between processes as `to_wire()` and comes back as the same class by `from_wire()`.
 `private` is for logs and administrators: it may name paths, `message` and `remedy` never do.
@@ -153,6 +153,14 @@ class KeyNotFound(RequestRefused):
     default_remedy = "`pondkeeper key list` shows the keys."
 
 
+class KeyNameTaken(RequestRefused):
+    """A live key of that name exists already."""
+
+    code = "key_name_taken"
+    http_status = 409
+    default_remedy = "Choose another name, or revoke the other key first; `pondkeeper key list` shows them."
+
+
 class SnapshotNotFound(RequestRefused):
     """There is no such snapshot."""
 
@@ -199,7 +207,7 @@ class OutOfMemory(LimitReached):
 
     code = "out_of_memory"
     http_status = 422
-    default_remedy = "Make the query cheaper, or raise `readers.memory_limit` or `readers.temp_limit`."
+    default_remedy = "Make the query cheaper, or raise `readers.memory_limit_bytes` or `readers.temp_limit_bytes`."
 
 
 class VersionNotReached(LimitReached):
@@ -348,6 +356,15 @@ class KeeperStopping(PondkeeperError):
     http_status = 503
     exit_code = 10
     default_remedy = "Send the request again when it is back."
+
+
+class ControlUnavailable(PondkeeperError):
+    """The keeper's control database (control.db) cannot be used, so keys cannot be checked or changed."""
+
+    code = "control_unavailable"
+    http_status = 503
+    exit_code = 6
+    default_remedy = "`pondkeeper check` says what is wrong with it; the databases themselves are not affected."
 
 
 class SettingInvalid(PondkeeperError):
