@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pondkeeper.errors import SettingInvalid
 from pondkeeper.settings.leaves import ENVIRONMENT_PREFIX, leaves, nearest, section_classes
 from pondkeeper.settings.toml_file import SettingsFile, read_settings_file
 from pondkeeper.settings.tree import Settings
 from pondkeeper.settings.values import ValueUnusable, from_text, from_value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 # Variables of the command line itself, which are no settings.
 OTHER_VARIABLES = frozenset({"PONDKEEPER_HOME", "PONDKEEPER_URL", "PONDKEEPER_KEY", "PONDKEEPER_CONFIG"})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -19,7 +21,7 @@ T = TypeVar("T")
 
 def setting(
     default: T,
-    help: str,
+    about: str,
     *,
     unit: str = "",
     minimum: float | None = None,
@@ -29,7 +31,7 @@ def setting(
 ) -> T:
     """A leaf of the tree. `automatic` says what the default 0 stands for."""
     metadata = {
-        "help": help,
+        "help": about,
         "unit": unit,
         "minimum": minimum,
         "maximum": maximum,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pondkeeper.settings.leaves import Leaf
+if TYPE_CHECKING:
+    from pondkeeper.settings.leaves import Leaf
 
 SIZE_UNITS = {
     "": 1, "B": 1,
@@ -19,7 +20,7 @@ _QUANTITY = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?)\s*([A-Za-z]{0,3})\Z", r
 _INTEGER = re.compile(r"[+-]?[0-9]{1,30}\Z", re.ASCII)
 _TOKEN = re.compile(r"pk_[A-Za-z0-9_-]{4,}")
 _EXPECTED = {
-    "size": "a size such as 512MB or 2GiB, or a number of bytes",
+    "size": "a size such as 512MB or 2GiB, or a whole number of bytes",
     "duration": "a duration such as 30s, 250ms or 5m, or a number of seconds",
     "integer": "a whole number",
     "number": "a number",
@@ -119,16 +120,34 @@ def _bounded(leaf: Leaf, value: Any, written: Any) -> Any:
         raise _unusable(written, f"one of {', '.join(leaf.choices)}")
     if isinstance(value, float) and not math.isfinite(value):
         raise _unusable(written, _EXPECTED[leaf.kind])
-    _check_characters(leaf, value)
-    unit = f" {leaf.unit}" if leaf.unit else ""
+    _check_characters(value)
     if leaf.minimum is not None and value < leaf.minimum:
-        raise ValueUnusable(f"{_shown(written)} is less than the least, {leaf.minimum:g}{unit}")
+        raise ValueUnusable(f"{_shown(written)} is less than the least, {shown(leaf, leaf.minimum)}")
     if leaf.maximum is not None and value > leaf.maximum:
-        raise ValueUnusable(f"{_shown(written)} is more than the most, {leaf.maximum:g}{unit}")
+        raise ValueUnusable(f"{_shown(written)} is more than the most, {shown(leaf, leaf.maximum)}")
     return value
 
 
-def _check_characters(leaf: Leaf, value: Any) -> None:
+def shown(leaf: Leaf, value: Any) -> str:
+    """A value of a leaf as people write it: `16 MiB`, `0.25 s`, `3`, `info`, `(none)`."""
+    if leaf.kind == "list":
+        return ", ".join(value) or "(none)"
+    if leaf.kind == "size":
+        return shown_size(int(value))
+    number = f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{number} {leaf.unit}" if leaf.unit in ("s", "rows") else number
+
+
+def shown_size(size_bytes: int) -> str:
+    """Bytes in the largest binary unit that is exact: `16 MiB`, `1000 B`."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        factor = SIZE_UNITS[unit.upper()]
+        if size_bytes >= factor and size_bytes % factor == 0:
+            return f"{size_bytes // factor} {unit}"
+    return f"{size_bytes} B"
+
+
+def _check_characters(value: Any) -> None:
     """A text is one printable line: it goes into socket calls, headers and the log."""
     texts = value if isinstance(value, tuple) else (value,)
     for text in texts:
