@@ -8,7 +8,7 @@
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
-    │   └── QueueFull  ReadersBusy
+    │   └── QueueFull  ReadersBusy  TooManyConnections
     ├── QueryCancelled            somebody asked for it
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
     │   ├── DatabaseBusy  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
@@ -78,7 +78,7 @@ class InvalidRequest(RequestRefused):
     """The request is not of the expected shape."""
 
     code = "invalid_request"
-    default_remedy = "Compare the request with the shape in the OpenAPI document at /docs."
+    default_remedy = "Compare the request with the shape in the OpenAPI document at /openapi.json."
 
 
 class SqlInvalid(RequestRefused):
@@ -169,6 +169,69 @@ class SnapshotNotFound(RequestRefused):
     default_remedy = "`pondkeeper snapshot list` shows those that exist; `pondkeeper snapshot take` makes one."
 
 
+class HttpInvalid(RequestRefused):
+    """The bytes received are not an HTTP/1.1 request."""
+
+    code = "http_invalid"
+    default_remedy = "The keeper speaks plain HTTP/1.1; for TLS put a proxy before it."
+
+
+class HostNotAllowed(RequestRefused):
+    """The Host header names a host that this keeper does not answer for."""
+
+    code = "host_not_allowed"
+    http_status = 421
+    default_remedy = "Use the address that the keeper listens on, or add the name to `server.allowed_hosts`."
+
+
+class RouteNotFound(RequestRefused):
+    """There is nothing at this path."""
+
+    code = "not_found"
+    http_status = 404
+    default_remedy = "The OpenAPI document at /openapi.json lists every path."
+
+
+class MethodNotAllowed(RequestRefused):
+    """This path does not take this method."""
+
+    code = "method_not_allowed"
+    http_status = 405
+    default_remedy = "The Allow header names the methods that it takes."
+
+
+class NotAcceptable(RequestRefused):
+    """None of the formats asked for can be answered."""
+
+    code = "not_acceptable"
+    http_status = 406
+    default_remedy = "Name one of the formats in the Accept header, or leave it out for JSON."
+
+
+class MediaTypeUnsupported(RequestRefused):
+    """The request body is of a type that is not understood."""
+
+    code = "media_type_unsupported"
+    http_status = 415
+    default_remedy = "Send JSON with `Content-Type: application/json` and no Content-Encoding."
+
+
+class HeadTooLarge(RequestRefused):
+    """The request's URL or headers are larger than the server accepts."""
+
+    code = "head_too_large"
+    http_status = 431
+    default_remedy = "Send fewer or shorter headers; the statement belongs into the body."
+
+
+class RequestTooSlow(RequestRefused):
+    """The request did not arrive in time."""
+
+    code = "request_too_slow"
+    http_status = 408
+    default_remedy = "Send it faster, or raise `server.header_timeout_s` or `server.body_timeout_s`."
+
+
 class BodyTooLarge(RequestRefused):
     """The request body is larger than the server accepts."""
 
@@ -232,6 +295,14 @@ class ReadersBusy(LimitReached):
     code = "readers_busy"
     http_status = 503
     default_remedy = "Retry after the time in the Retry-After header, or raise `readers.count`."
+
+
+class TooManyConnections(LimitReached):
+    """The server has as many connections open as it can."""
+
+    code = "too_many_connections"
+    http_status = 503
+    default_remedy = "Close idle connections, or use fewer of them; then retry."
 
 
 class QueryCancelled(PondkeeperError):
