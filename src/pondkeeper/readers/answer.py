@@ -1,0 +1,149 @@
+"""An answer on its way from a reader to a client, and the ladder that ends it when it must end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pondkeeper.errors import PondkeeperError, QueryCancelled, QueryTimedOut, WorkerDied
+from pondkeeper.workers.child import ChildGone
+
+if TYPE_CHECKING:
+    from pondkeeper.readers.reader import Reader
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an answer ended: rows sent, whether a limit cut it, and which."""
+
+    row_count: int
+    truncated: bool
+    limit: str | None
+
+
+class SnapshotGone(Exception):
+    """The snapshot was retired before the reader opened it; the newest one is to be asked instead."""
+
+
+class AnswerStream:
+    """The bytes of one answer. The deadline covers execution and streaming: it is kept by killing the reader.
+
+    `small` is the whole body when the answer came in one piece, with `ending` known; else iterate.
+    """
+
+    def __init__(self, reader: Reader, query_id: str, version: int, kill_after_s: float) -> None:
+        self.query_id = query_id
+        self.version = version
+        self.content_type = ""
+        self.ending: Ending | None = None
+        self.small: bytes | None = None
+        self._reader = reader
+        self._number = reader.next_number()
+        self._kill_after_s = kill_after_s
+        self._reason: PondkeeperError | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._finished = False
+        self._first: list[bytes] = []
+
+    async def begin(self, message: dict[str, Any], deadline: float, timeout_s: float) -> None:
+        """Send the query and wait for the head of its answer. Raises PondkeeperError or SnapshotGone."""
+        loop = asyncio.get_running_loop()
+        timed_out = QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
+        self._timers.append(loop.call_at(deadline, self.stop, timed_out))
+        self._reader.child.send({**message, "op": "query", "number": self._number})
+        try:
+            await self._read_head()
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+
+    async def _read_head(self) -> None:
+        frame = await self._next()
+        assert isinstance(frame, dict)
+        self.content_type = frame["content_type"]
+        while (ready := self._reader.child.frame_ready()) is not None:
+            if isinstance(ready, bytes):
+                self._first.append(ready)
+                continue
+            self._judge(ready)
+            self.small = b"".join(self._first)
+            return
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces of the body. Raises PondkeeperError when the answer ends before it is whole."""
+        if self.small is not None:
+            yield self.small
+            return
+        try:
+            for piece in self._first:
+                yield piece
+            self._first.clear()
+            while isinstance(frame := await self._next(), bytes):
+                yield frame
+        finally:
+            self.abandon()
+
+    async def _next(self) -> dict[str, Any] | bytes:
+        """The next frame after judging it: `end` ends the stream, `error` and death raise."""
+        try:
+            frame = await self._reader.child.next_frame()
+        except ChildGone as gone:
+            self._finish()
+            raise self._reason or died(gone.status) from gone
+        if isinstance(frame, dict):
+            self._judge(frame)
+        return frame
+
+    def _judge(self, frame: dict[str, Any]) -> None:
+        kind = frame["op"]
+        if kind == "head":
+            return
+        self._finish()
+        if kind == "gone":
+            raise SnapshotGone
+        if kind == "error":
+            raise self._reason or PondkeeperError.from_wire(frame["error"])
+        if self._reason is not None:
+            raise self._reason
+        self.ending = Ending(frame["row_count"], frame["truncated"], frame["limit"])
+
+    def stop(self, reason: PondkeeperError) -> None:
+        """Interrupt the reader, and kill it when it is not done after the grace; `reason` is what the client gets."""
+        if self._finished or self._reason is not None:
+            return
+        self._reason = reason
+        self._reader.child.interrupt(self._number)
+        self._timers.append(asyncio.get_running_loop().call_later(self._kill_after_s, self._reader.child.kill))
+
+    async def cancel(self) -> None:
+        """Stop the query because its client has gone."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Nobody reads this answer any more: stop it and take the rest away, so that the reader is free again."""
+        if self._finished:
+            return
+        self.stop(QueryCancelled("The query was cancelled because its client went away."))
+        self._reader.pool_tasks.add(task := asyncio.get_running_loop().create_task(self._drain()))
+        task.add_done_callback(self._reader.pool_tasks.discard)
+
+    async def _drain(self) -> None:
+        try:
+            while not self._finished:
+                await self._next()
+        except (PondkeeperError, SnapshotGone):  # the end that we wait for; nobody is left to tell
+            return
+
+    def _finish(self) -> None:
+        self._finished = True
+        for timer in self._timers:
+            timer.cancel()
+        self._reader.release()
+
+
+def died(status: int) -> WorkerDied:
+    """The error for a reader that ended by itself with `status`."""
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return WorkerDied(f"The reader that ran the query died ({how}).", status=status)

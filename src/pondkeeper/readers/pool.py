@@ -1,0 +1,278 @@
+"""The pool of readers: who runs the next query, on which snapshot, and what happens when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from pondkeeper.errors import KeeperStopping, OutOfMemory, QueueFull, ReadersBusy
+from pondkeeper.files.durable import make_folder
+from pondkeeper.readers.answer import AnswerStream, SnapshotGone
+from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
+from pondkeeper.workers.brake import Brake
+from pondkeeper.workers.child import ChildGone
+from pondkeeper.workers.spawning import ChildSpec, Template
+
+ENTRY = "pondkeeper.readers.process"
+WATCH_INTERVAL_S = 0.1
+OOM_SCORE_ADJ = 600
+RETRY_AFTER_S = 1
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class PoolLimits:
+    """How many readers, what each may use, and how long a query waits for one."""
+
+    count: int
+    resources: Resources
+    temp_limit_bytes: int
+    wait_s: float
+    max_waiting: int
+    kill_after_s: float
+
+    @property
+    def rlimit_data_bytes(self) -> int:
+        """Above DuckDB's own limit, so that scalar functions that ignore it end in a clean error (FACTS: Killing)."""
+        return int(self.resources.memory_limit_bytes * 1.5) + 768 * 1024 * 1024
+
+    @property
+    def rss_ceiling_bytes(self) -> int:
+        """Where the watchdog kills: the second wall, for what slips through the first."""
+        return self.rlimit_data_bytes + 512 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query as the pool needs it."""
+
+    query_id: str
+    message: Mapping[str, Any]
+    deadline: float
+    timeout_s: float
+    resources: Resources | None = None
+
+
+class Pool:
+    """A fixed number of readers, shared by all databases of the keeper."""
+
+    def __init__(self, template: Template, limits: PoolLimits, temp: Path) -> None:
+        self.limits = limits
+        self._template = template
+        self._temp = temp
+        self._readers: set[Reader] = set()
+        self._idle: list[Reader] = []
+        self._waiters: deque[asyncio.Future[Reader]] = deque()
+        self._running: dict[Reader, AnswerStream] = {}
+        self._newest: dict[str, Snapshot] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stale = asyncio.Event()
+        self._brake = Brake()
+        self._stopping = False
+        self.kills = 0
+
+    # Life
+
+    async def start(self) -> None:
+        """Fork the readers; returns when all of them are ready."""
+        self._task(self._watch())
+        self._task(self._refresh())
+        await asyncio.gather(*(self._add_reader() for _ in range(self.limits.count)))
+
+    async def stop(self) -> None:
+        """End every reader now; running queries are cut."""
+        self._stopping = True
+        for task in list(self._tasks):
+            task.cancel()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(KeeperStopping())
+        for reader in list(self._readers):
+            reader.child.kill()
+        await asyncio.gather(*(asyncio.shield(reader.child.exited) for reader in list(self._readers)))
+
+    def states(self) -> dict[str, int]:
+        """How many readers are in each state."""
+        counts = Counter(reader.state for reader in self._readers)
+        return {state.value: counts[state] for state in ReaderState if state is not ReaderState.DEAD}
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiters)
+
+    # Queries
+
+    async def ask(self, question: Question, snapshot: Snapshot) -> AnswerStream:
+        """Run a query on the snapshot, or on a newer one of the same database; returns with the head of the answer.
+
+        Raises ReadersBusy or QueueFull when no reader is free in time, and whatever the query itself raises.
+        """
+        while True:
+            reader = await self._acquire(question, snapshot)
+            snapshot = self._newest.get(snapshot.database, snapshot)
+            stream = AnswerStream(reader, question.query_id, snapshot.version, self.limits.kill_after_s)
+            self._running[reader] = stream
+            opening = reader.open_message(snapshot, question.resources or self.limits.resources)
+            try:
+                await stream.begin({**question.message, "snapshot": opening}, question.deadline, question.timeout_s)
+            except SnapshotGone:
+                reader.snapshot = None
+                continue
+            return stream
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """A new version is there: queries get it from now on, and idle readers open it ahead of them."""
+        self._newest[snapshot.database] = snapshot
+        self._stale.set()
+
+    def forget(self, database: str) -> None:
+        """The database is no longer served."""
+        self._newest.pop(database, None)
+
+    async def _acquire(self, question: Question, snapshot: Snapshot) -> Reader:
+        if self._stopping:
+            raise KeeperStopping
+        if reader := self._take_idle(snapshot.database):
+            reader.state = ReaderState.BUSY
+            return reader
+        if len(self._waiters) >= self.limits.max_waiting:
+            raise QueueFull(f"{self.limits.max_waiting} queries wait for a reader already.", retry_after_s=RETRY_AFTER_S)
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Reader] = loop.create_future()
+        self._waiters.append(waiter)
+        wait_s = max(0.0, min(self.limits.wait_s, question.deadline - loop.time()))
+        try:
+            return await asyncio.wait_for(waiter, wait_s)
+        except TimeoutError:
+            message = f"All {self.limits.count} readers were busy for {wait_s:g} s."
+            raise ReadersBusy(message, retry_after_s=RETRY_AFTER_S) from None
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._hand_on(waiter.result())
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _take_idle(self, database: str) -> Reader | None:
+        """The idle reader that was used last, with the database open if there is one: it is warm."""
+        for index in range(len(self._idle) - 1, -1, -1):
+            opened = self._idle[index].snapshot
+            if opened is not None and opened.database == database:
+                return self._idle.pop(index)
+        return self._idle.pop(0) if self._idle else None
+
+    # Readers
+
+    async def _add_reader(self) -> None:
+        temp_directory = self._temp / f"reader-{uuid.uuid4().hex[:12]}"
+        make_folder(temp_directory)
+        spec = ChildSpec(
+            name="reader",
+            entry=ENTRY,
+            config={"temp_directory": str(temp_directory), "temp_limit_bytes": self.limits.temp_limit_bytes},
+            limits={"data": self.limits.rlimit_data_bytes},
+            oom_score_adj=OOM_SCORE_ADJ,
+        )
+        reader = Reader(await self._template.spawn(spec), self._on_release)
+        reader.pool_tasks = self._tasks
+        self._readers.add(reader)
+        reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
+        try:
+            await reader.child.next_frame()
+        except ChildGone:
+            return
+        reader.was_useful = True
+        self._hand_on(reader)
+
+    def _on_release(self, reader: Reader) -> None:
+        self._running.pop(reader, None)
+        if not reader.child.exited.done():
+            self._hand_on(reader)
+
+    def _hand_on(self, reader: Reader) -> None:
+        """Give a free reader to whoever has waited longest, else to the idle ones."""
+        if reader.state is ReaderState.DEAD:
+            return
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                reader.state = ReaderState.BUSY
+                waiter.set_result(reader)
+                return
+        reader.state = ReaderState.IDLE
+        self._idle.append(reader)
+        if reader.snapshot is None or self._is_stale(reader):
+            self._stale.set()
+
+    def _on_exit(self, reader: Reader, temp_directory: Path) -> None:
+        reader.state = ReaderState.DEAD
+        self._readers.discard(reader)
+        if reader in self._idle:
+            self._idle.remove(reader)
+        self._brake.record_death(reader.started_at, was_useful=reader.was_useful)
+        if self._stopping:
+            return
+        self.kills += 1
+        _log.info("reader ended", pid=reader.child.pid, status=reader.child.exited.result())
+        self._task(self._refill(temp_directory))
+
+    async def _refill(self, left_behind: Path) -> None:
+        """Replace a dead reader; DuckDB leaves the temp files of a killed process behind, so we take them away."""
+        if self._brake.delay_s:
+            _log.warning("readers die at birth", next_start_in_s=self._brake.delay_s)
+            await asyncio.sleep(self._brake.delay_s)
+        await asyncio.gather(self._add_reader(), asyncio.to_thread(shutil.rmtree, left_behind, ignore_errors=True))
+
+    async def _refresh(self) -> None:
+        """Let idle readers open new versions ahead of the queries, one at a time."""
+        while True:
+            await self._stale.wait()
+            self._stale.clear()
+            while (reader := next(filter(self._is_stale, reversed(self._idle)), None)) is not None:
+                self._idle.remove(reader)
+                reader.state = ReaderState.OPENING
+                newest = self._newest[reader.snapshot.database] if reader.snapshot else self._any_newest()
+                message = {"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)}
+                reader.child.send(message)
+                try:
+                    frame = await reader.child.next_frame()
+                except ChildGone:
+                    continue
+                if isinstance(frame, dict) and frame["op"] != "opened":
+                    reader.snapshot = None
+                    await asyncio.sleep(WATCH_INTERVAL_S)
+                self._hand_on(reader)
+
+    def _is_stale(self, reader: Reader) -> bool:
+        if reader.snapshot is None:
+            return bool(self._newest)
+        newest = self._newest.get(reader.snapshot.database)
+        return newest is not None and newest.version > reader.snapshot.version
+
+    def _any_newest(self) -> Snapshot:
+        return next(iter(self._newest.values()))
+
+    async def _watch(self) -> None:
+        """The watchdog on memory: a busy reader above the ceiling is killed."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            for reader, stream in list(self._running.items()):
+                rss_bytes = reader.child.rss_bytes()
+                if rss_bytes > self.limits.rss_ceiling_bytes:
+                    _log.warning("reader over its memory ceiling", pid=reader.child.pid, rss_bytes=rss_bytes)
+                    stream.stop(OutOfMemory("The query went over the hard memory ceiling of its reader."))
+                    reader.child.kill()
+
+    def _task(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,72 @@
+"""One reader as the keeper sees it: its process, its state, the snapshot that it has open."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pondkeeper.workers.child import Child
+
+
+class ReaderState(enum.StrEnum):
+    """The states of a reader, by these names in metrics, API and console."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    OPENING = "opening"
+    BUSY = "busy"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a reader is to open: one version of one database."""
+
+    database: str
+    version: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a reader may use while it runs a query."""
+
+    memory_limit_bytes: int
+    threads: int
+
+
+class Reader:
+    """A reader process; `release` gives it back to its pool, exactly once per use."""
+
+    def __init__(self, child: Child, on_release: Callable[[Reader], None]) -> None:
+        self.child = child
+        self.state = ReaderState.STARTING
+        self.snapshot: Snapshot | None = None
+        self.resources: Resources | None = None
+        self.started_at = time.monotonic()
+        self.was_useful = False
+        self.pool_tasks: set[asyncio.Task[Any]] = set()
+        self._on_release = on_release
+        self._number = 0
+
+    def next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def open_message(self, snapshot: Snapshot, resources: Resources) -> dict[str, Any]:
+        """The part of a message that names what is to be open, which the reader then has."""
+        self.snapshot, self.resources = snapshot, resources
+        return {
+            "path": snapshot.path,
+            "version": snapshot.version,
+            "memory_limit_bytes": resources.memory_limit_bytes,
+            "threads": resources.threads,
+        }
+
+    def release(self) -> None:
+        self.was_useful = True
+        self._on_release(self)

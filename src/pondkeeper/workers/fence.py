@@ -1,0 +1,64 @@
+"""What a child process puts around itself before it does anything else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import time
+from collections.abc import Mapping
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+RLIMITS = {
+    "data": resource.RLIMIT_DATA,
+    "core": resource.RLIMIT_CORE,
+    "files": resource.RLIMIT_NOFILE,
+}
+
+
+def _prctl(option: int, argument: int | bytes) -> None:
+    if _libc.prctl(option, argument, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphaned descendants: children forked by the template are then the keeper's own."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGKILL when the parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def wait_for_adoption(intermediate: int, keeper: int) -> bool:
+    """Wait until the intermediate parent is gone; whether the keeper is the parent now.
+
+    Trap: PDEATHSIG set before that would fire when the intermediate parent exits.
+    """
+    while os.getppid() == intermediate:
+        time.sleep(0.0002)
+    return os.getppid() == keeper
+
+
+def set_name(name: str) -> None:
+    """Name the process for ps and top (at most 15 bytes are kept)."""
+    _prctl(_PR_SET_NAME, name.encode())
+
+
+def put_up(limits: Mapping[str, int], oom_score_adj: int) -> None:
+    """No new privileges, no core files, the given rlimits (bytes or counts), an empty environment."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    os.environ.clear()
+    for name, value in {"core": 0, **limits}.items():
+        resource.setrlimit(RLIMITS[name], (value, value))
+    with open("/proc/self/oom_score_adj", "w") as file:  # raising one's own score is always allowed
+        file.write(str(oom_score_adj))

@@ -1,0 +1,115 @@
+"""The warm template: a single-threaded process that has imported everything and forks children on request.
+
+    python -m pondkeeper.workers.template FD KEEPER_PID MODULE…
+
+Each request on the socket FD is a JSON object with two descriptors (the child's pipe and its control socket); the
+answer is `{"pid": …}`. A child is forked twice, so that its parent becomes the keeper, which is the subreaper: the
+keeper then gets its exit status, and a dead template takes nobody with it.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import msgspec
+
+from pondkeeper.workers import fence
+from pondkeeper.workers.frames import Pipe
+
+MAX_REQUEST_BYTES = 64 * 1024
+
+
+def main(arguments: list[str]) -> None:
+    connection = socket.socket(fileno=int(arguments[0]))
+    keeper = int(arguments[1])
+    fence.die_with_parent()
+    if os.getppid() != keeper:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Why: Ctrl-C is for the keeper, which then stops us in order.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for module in arguments[2:]:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()
+    _refuse_threads()
+    connection.send(msgspec.json.encode({"ready": os.getpid()}))
+    _serve(connection, keeper)
+
+
+def _refuse_threads() -> None:
+    """Forking a process with threads copies their locks but not the threads."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        raise SystemExit(f"the template has {threads} threads after its imports and cannot fork safely")
+
+
+def _serve(connection: socket.socket, keeper: int) -> None:
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 2)
+        if not data:
+            return
+        request: dict[str, Any] = msgspec.json.decode(data)
+        pid = _fork_adopted(request, descriptors, keeper)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.send(msgspec.json.encode({"pid": pid}))
+
+
+def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int) -> int:
+    """Fork the child through an intermediate parent that exits at once; the child's pid."""
+    read_end, write_end = os.pipe()
+    intermediate = os.fork()
+    if intermediate == 0:
+        middle = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _become_child(request, descriptors, middle, keeper)
+        os.write(write_end, str(child).encode())
+        os._exit(0)
+    os.close(write_end)
+    pid = int(os.read(read_end, 32))
+    os.close(read_end)
+    os.waitpid(intermediate, 0)
+    return pid
+
+
+def _become_child(request: dict[str, Any], descriptors: list[int], intermediate: int, keeper: int) -> NoReturn:
+    status = 1
+    try:
+        pipe_socket, control = _take_over(descriptors)
+        if fence.wait_for_adoption(intermediate, keeper):
+            fence.die_with_parent()
+            fence.set_name("pond-" + request["name"])
+            fence.put_up(request["limits"], request["oom_score_adj"])
+            entry = importlib.import_module(request["entry"])
+            entry.main(Pipe(pipe_socket), control, request["config"])
+            status = 0
+    except BaseException:  # noqa: BLE001  Why: a forked child must never return into the template's loop.
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _take_over(descriptors: list[int]) -> tuple[socket.socket, socket.socket]:
+    """Keep only our own two descriptors and stderr; stdin and stdout lead nowhere."""
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    keep = sorted(descriptors)
+    os.closerange(3, keep[0])
+    os.closerange(keep[0] + 1, keep[1])
+    os.closerange(keep[1] + 1, 4096)
+    return socket.socket(fileno=descriptors[0]), socket.socket(fileno=descriptors[1])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

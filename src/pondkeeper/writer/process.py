@@ -1,0 +1,223 @@
+"""The writer process: the one that has a database open read-write, and the owner of every checkpoint.
+
+Messages in:  apply {number, statements, timeout_s}  publish {timeout_s}  resume {}  close {}
+Messages out: ready  waiting {holder, ahead}  opened  committing {number}  applied|refused|unknown {number, …}
+              checkpointed {version}  publish_failed {error}  closed
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pondkeeper.engine.faults import translate
+from pondkeeper.engine.opening import WriterConfig
+from pondkeeper.engine.writing import CommitUnknown, Transaction
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.workers.frames import Pipe
+from pondkeeper.workers.interrupts import listen
+from pondkeeper.writer import tickets
+from pondkeeper.writer.lease import Holder, Lease
+from pondkeeper.writer.publishing import Publisher
+from pondkeeper.writer.session import Session
+
+TICK_S = 0.02
+LOCK_POLL_S = 0.03
+PUBLISH_TIMEOUT_S = 5.0
+FINISH_TIMEOUT_S = 30.0
+
+Send = Callable[[dict[str, Any]], None]
+
+
+class Writer:
+    """The loop of this process: open when there is work, apply in order, publish, close when idle or asked."""
+
+    def __init__(self, send: Send, config: dict[str, Any]) -> None:
+        self._send = send
+        self._paths = DatabasePaths(Path(config["file"]), Path(config["home"]))
+        self._lease = Lease(self._paths, who="keeper", why="writes through the queue")
+        self._engine = WriterConfig(
+            path=self._paths.file,
+            memory_limit_bytes=config["memory_limit_bytes"],
+            threads=config["threads"],
+            temp_directory=Path(config["temp_directory"]),
+            temp_limit_bytes=config["temp_limit_bytes"],
+        )
+        self._idle_close_s: float = config["idle_close_s"]
+        self._publisher = Publisher(send, self._paths.file.parent, config["next_version"], config["pause_ratio"])
+        self._session: Session | None = None
+        self._transaction: Transaction | None = None
+        self._cancelled: set[int] = set()
+        self._number = 0
+        self._used_at = 0.0
+
+    def interrupt(self, number: int) -> None:
+        """Stop request `number`, whether it waits or runs; called on the thread that hears interrupts."""
+        self._cancelled.add(number)
+        transaction = self._transaction
+        if transaction is not None and transaction.number == number:
+            transaction.interrupt()
+
+    def run(self, inbox: queue.Queue[dict[str, Any] | None]) -> None:
+        """Serve until the keeper closes the pipe, then close the file in order."""
+        while True:
+            try:
+                message = inbox.get(timeout=self._wait_s())
+            except queue.Empty:
+                self._tick()
+                continue
+            if message is None:
+                self._give_back()
+                return
+            getattr(self, "_on_" + message["op"])(message)
+            self._tick()
+
+    def resume(self) -> None:
+        """The copier is done with the last checkpoint; called on the receiving thread, so that it overtakes requests."""
+        self._publisher.resume()
+
+    def _wait_s(self) -> float | None:
+        if self._session is None:
+            return None
+        due_in_s = self._publisher.due_in_s
+        return TICK_S if due_in_s is None else min(TICK_S, due_in_s)
+
+    # Messages
+
+    def _on_apply(self, message: dict[str, Any]) -> None:
+        number = self._number = message["number"]
+        try:
+            session = self._opened(message["timeout_s"])
+            self._transaction = session.transaction(number, on_commit=lambda: self._committing(number))
+            if number in self._cancelled:
+                raise QueryCancelled
+            rows_changed = self._transaction.run(message["statements"])
+        except CommitUnknown as unknown:
+            self._send({"op": "unknown", "number": number, "error": unknown.error.to_wire(with_private=True)})
+            raise SystemExit(1) from unknown
+        except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this request.
+            self._refuse(number, error)
+        else:
+            version = self._publisher.record_commit()
+            self._send({"op": "applied", "number": number, "version": version, "rows_changed": rows_changed})
+        finally:
+            self._transaction = None
+            self._cancelled.discard(number)
+            self._used_at = time.monotonic()
+
+    def _refuse(self, number: int, error: Exception) -> None:
+        refused = translate(error)
+        self._send({"op": "refused", "number": number, "error": refused.to_wire(with_private=True)})
+        if getattr(refused, "fatal", False):
+            raise SystemExit(1)
+
+    def _committing(self, number: int) -> None:
+        self._send({"op": "committing", "number": number})
+
+    def _on_publish(self, message: dict[str, Any]) -> None:
+        """Publish a version even if we committed nothing: somebody else changed the file."""
+        try:
+            self._opened(message.get("timeout_s", PUBLISH_TIMEOUT_S))
+            self._publisher.record_commit()
+            self._used_at = 0.0
+        except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this request.
+            self._publisher.report_failure(translate(error))
+
+    def _on_resumed(self, message: dict[str, Any]) -> None:
+        """Nothing to do but the tick that follows every message."""
+
+    def _on_close(self, message: dict[str, Any]) -> None:
+        self._used_at = 0.0
+
+    # The file
+
+    def _opened(self, timeout_s: float) -> Session:
+        """The open session; waits for the lease, and for a foreign program that has the file, at most `timeout_s`."""
+        if self._session is not None:
+            return self._session
+        deadline = time.monotonic() + timeout_s
+        self._lease.acquire(timeout_s, self._tell_waiting, lambda: self._number in self._cancelled)
+        try:
+            self._session = self._open_file(deadline)
+        except BaseException:  # Why: without the file the lease is of no use to us, and others wait for it.
+            self._lease.release()
+            raise
+        self._used_at = time.monotonic()
+        self._send({"op": "opened"})
+        if self._session.recovered:
+            self._publisher.record_commit()
+        return self._session
+
+    def _open_file(self, deadline: float) -> Session:
+        told_at = 0.0
+        while True:
+            try:
+                return Session(self._engine)
+            except DatabaseBusy as busy:
+                now = time.monotonic()
+                if now >= deadline or self._number in self._cancelled:
+                    raise
+                if now - told_at >= 1.0:
+                    self._send({"op": "waiting", "foreign": busy.details, "ahead": 0})
+                    told_at = now
+                time.sleep(LOCK_POLL_S)
+
+    def _tell_waiting(self, holder: Holder | None, ahead: int) -> None:
+        self._send({"op": "waiting", "holder": asdict(holder) if holder else None, "ahead": ahead})
+
+    def _tick(self) -> None:
+        """Between requests: publish what is committed; give the file back when idle or when another program waits."""
+        if self._session is None:
+            return
+        if self._publisher.failed:
+            raise SystemExit(1)  # Why: after a failed checkpoint DuckDB's instance may be invalid; a successor looks.
+        self._publisher.advance(self._session)
+        is_idle = self._publisher.is_clean and time.monotonic() - self._used_at > self._idle_close_s
+        if is_idle or tickets.waiting(self._paths.tickets):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Publish what is not yet published, close the file and give the lease to whoever waits for it."""
+        if self._session is None:
+            return
+        self._publisher.finish(self._session, FINISH_TIMEOUT_S)
+        self._session.close()
+        self._session = None
+        self._lease.release()
+        self._send({"op": "closed"})
+
+
+def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
+    """Entry point, called by the template in the forked child."""
+    sending = threading.Lock()
+
+    def send(message: dict[str, Any]) -> None:
+        with sending:
+            pipe.send(message)
+
+    inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    writer = Writer(send, config)
+    listen(control, writer.interrupt)
+
+    def receive() -> None:
+        while (message := pipe.receive()) is not None:
+            if message["op"] == "resume":
+                writer.resume()
+                message = {"op": "resumed"}
+            inbox.put(message)
+        inbox.put(None)
+        writer.resume()  # nobody is left to do it
+
+    threading.Thread(target=receive, name="inbox", daemon=True).start()
+    try:
+        send({"op": "ready"})
+        writer.run(inbox)
+    except (BrokenPipeError, ConnectionResetError, PondkeeperError):  # the keeper is gone: nobody is left to tell
+        return

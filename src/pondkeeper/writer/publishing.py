@@ -1,0 +1,104 @@
+"""When the writer checkpoints, and which version a commit will be in.
+
+A publish is: CHECKPOINT, fsync of the folder, `checkpointed` to the keeper, the copier takes the changed blocks, and
+`resume` comes back. Until then there is no other checkpoint; commits go on. A commit is in the version whose checkpoint
+begins next after it: that number is its answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pondkeeper.engine.writing import CheckpointPostponed
+from pondkeeper.errors import PondkeeperError
+from pondkeeper.files.durable import sync_folder
+from pondkeeper.writer.session import Session
+
+POSTPONED_POLL_S = 0.01
+SHORTEST_PAUSE_S = 0.002
+
+
+class Publisher:
+    """Turns commits into versions, as often as the copier keeps up."""
+
+    def __init__(self, send: Callable[[dict[str, Any]], None], folder: Path, next_version: int, pause_ratio: float) -> None:
+        self._send = send
+        self._folder = folder
+        self._next_version = next_version
+        self._pause_ratio = pause_ratio
+        self._is_dirty = False
+        self._done = threading.Event()
+        self._done.set()
+        self._began_at = 0.0
+        self._not_before = 0.0
+        self.failed = False
+
+    def record_commit(self) -> int:
+        """Note that there is something to publish; the version that will contain it."""
+        self._is_dirty = True
+        return self._next_version
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every commit is in a published snapshot."""
+        return not self._is_dirty and self._done.is_set()
+
+    @property
+    def due_in_s(self) -> float | None:
+        """Seconds until `advance` has something to do; None when nothing is to be published or a publish is under way."""
+        if not self._is_dirty or not self._done.is_set():
+            return None
+        return max(0.0, self._not_before - time.monotonic())
+
+    def advance(self, session: Session) -> None:
+        """Begin a publish if one is due."""
+        if self.due_in_s == 0.0:
+            self._begin(session)
+
+    def finish(self, session: Session, timeout_s: float) -> None:
+        """Publish until everything committed is published, or the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while not self.is_clean and not self.failed and time.monotonic() < deadline:
+            if self._done.is_set():
+                self._begin(session)
+            self._done.wait(timeout_s)
+
+    def resume(self) -> None:
+        """The copier has what it needs: the next checkpoint is allowed. Called on the receiving thread."""
+        now = time.monotonic()
+        self._not_before = now + max(SHORTEST_PAUSE_S, self._pause_ratio * (now - self._began_at))
+        self._done.set()
+
+    def _begin(self, session: Session) -> None:
+        version = self._next_version
+        self._next_version += 1  # Why: a commit that ends from here on may miss this checkpoint.
+        self._is_dirty = False
+        self._began_at = time.monotonic()
+        self._done.clear()
+        threading.Thread(target=self._checkpoint, args=(session, version), name="checkpoint", daemon=True).start()
+
+    def _checkpoint(self, session: Session, version: int) -> None:
+        try:
+            while True:
+                try:
+                    session.checkpoint()
+                    break
+                except CheckpointPostponed:
+                    time.sleep(POSTPONED_POLL_S)
+            sync_folder(self._folder)
+        except (PondkeeperError, OSError) as error:
+            self.failed = True
+            self._is_dirty = True
+            self.report_failure(error if isinstance(error, PondkeeperError) else PondkeeperError(private=str(error)))
+            self._done.set()
+            return
+        elapsed_ms = (time.monotonic() - self._began_at) * 1000
+        self._send({"op": "checkpointed", "version": version, "elapsed_ms": elapsed_ms})
+
+    def report_failure(self, error: PondkeeperError) -> None:
+        """Tell the keeper that nothing can be published right now."""
+        self._send({"op": "publish_failed", "error": error.to_wire(with_private=True)})
