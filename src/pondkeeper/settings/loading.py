@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # Variables of the command line itself, which are no settings.
-OTHER_VARIABLES = frozenset({"PONDKEEPER_HOME", "PONDKEEPER_URL", "PONDKEEPER_KEY", "PONDKEEPER_CONFIG"})
+OTHER_VARIABLES = frozenset(
+    {"PONDKEEPER_HOME", "PONDKEEPER_URL", "PONDKEEPER_KEY", "PONDKEEPER_CONFIG", "PONDKEEPER_DATABASE"}
+)
 
 # Trap: Kubernetes sets such variables in every pod for a service whose name begins with "pondkeeper", among them
 # PONDKEEPER_SERVER_PORT=tcp://10.0.0.1:8420 for one named "pondkeeper-server".
