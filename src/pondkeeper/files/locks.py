@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
 from pondkeeper.files.durable import PRIVATE_FILE
 
@@ -79,7 +79,7 @@ class FlockFile:
         os.set_inheritable(self.fileno(), True)
         return self.fileno()
 
-    def __enter__(self) -> FlockFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
