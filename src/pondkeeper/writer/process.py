@@ -74,8 +74,7 @@ class Writer:
                 self._tick()
                 continue
             if message is None:
-                self._give_back()
-                return
+                return  # the keeper is gone: what is committed is in the WAL, and the kernel takes the locks back
             getattr(self, "_on_" + message["op"])(message)
             self._tick()
 

@@ -1,0 +1,70 @@
+"""What runs right now: every query and write by its id, so that it can be seen and killed."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pondkeeper.errors import PondkeeperError, QueryCancelled, QueryNotFound
+
+
+@dataclass
+class Running:
+    """One query or write on its way."""
+
+    query_id: str
+    kind: str
+    database: str
+    sql: str
+    key_id: str | None
+    client: str | None
+    stop: Callable[[PondkeeperError], None]
+    state: str = "waiting"
+    started_at: float = field(default_factory=time.time)
+
+    def describe(self) -> dict[str, Any]:
+        """The entry as GET /v1/queries shows it."""
+        return {
+            "id": self.query_id,
+            "kind": self.kind,
+            "database": self.database,
+            "sql": self.sql,
+            "key_id": self.key_id,
+            "client": self.client,
+            "state": self.state,
+            "elapsed_ms": round((time.time() - self.started_at) * 1000, 1),
+        }
+
+
+class RunningQueries:
+    """The table of running queries and writes of the keeper."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Running] = {}
+
+    def new_id(self) -> str:
+        return "q_" + secrets.token_hex(8)
+
+    def add(self, running: Running) -> None:
+        self._running[running.query_id] = running
+
+    def remove(self, query_id: str) -> None:
+        self._running.pop(query_id, None)
+
+    def list(self) -> list[dict[str, Any]]:
+        """Every running query and write, oldest first."""
+        return [running.describe() for running in self._running.values()]
+
+    def find(self, query_id: str) -> Running:
+        """The entry of that id. Raises QueryNotFound."""
+        try:
+            return self._running[query_id]
+        except KeyError:
+            raise QueryNotFound(f"No query {query_id!r} is running.") from None
+
+    def cancel(self, query_id: str, by: str) -> None:
+        """Kill a query, or drop a write that has not begun to commit. Raises QueryNotFound."""
+        self.find(query_id).stop(QueryCancelled(f"The query was cancelled by {by}."))
