@@ -52,13 +52,13 @@ class FlockFile:
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody has it; True also when this object has it already. Never waits for a holder."""
-        if self.held:
+        if self._descriptor is not None:
             return True
         for attempt in range(_ATTEMPTS):  # Why: `is_flocked` of another process holds it for some microseconds.
             if attempt:
                 time.sleep(_BETWEEN_ATTEMPTS_S)
             self._descriptor = _open_locked(self.path, fcntl.LOCK_EX)
-            if self.held:
+            if self._descriptor is not None:
                 return True
         return False
 
@@ -177,10 +177,10 @@ def _devices_of(path: Path, device: int) -> set[str]:
     Trap: on btrfs and overlayfs stat's device is not the superblock's, which the kernel prints; mountinfo has that one.
     """
     found = {f"{os.major(device):02x}:{os.minor(device):02x}"}
-    where, best = os.path.realpath(path), ""
+    where, best, numbers = os.path.realpath(path), "", ""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
         point = fields[4].encode().decode("unicode_escape")
         if (where == point or where.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, (major, minor) = point, fields[2].split(":")
-    return found | ({f"{int(major):02x}:{int(minor):02x}"} if best else set())
+            best, numbers = point, fields[2]
+    return found | ({"{:02x}:{:02x}".format(*map(int, numbers.split(":")))} if numbers else set())
