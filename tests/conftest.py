@@ -1,0 +1,71 @@
+"""Fixtures that every room may use: real keepers, the flights warehouse, the engine line under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.keeper import KeeperProcess
+from tests.support.warehouse import flights_file
+
+StartKeeper = Callable[..., KeeperProcess]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests may reach them."""
+    for name in [name for name in os.environ if name.startswith("PONDKEEPER_") and "SCENE" not in name]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def duckdb_version() -> tuple[int, ...]:
+    """The engine line under test, e.g. (1, 5, 5)."""
+    return tuple(int(part) for part in version("duckdb").split(".")[:3])
+
+
+@pytest.fixture(scope="session")
+def flights_master() -> Path:
+    """The flights warehouse that copies are taken from; never open it for writing."""
+    return flights_file()
+
+
+@pytest.fixture
+def flights(flights_master: Path, tmp_path: Path) -> Path:
+    """A flights warehouse of the test's own."""
+    folder = tmp_path / "flights"
+    folder.mkdir()
+    return Path(shutil.copy(flights_master, folder / "flights.duckdb"))
+
+
+@pytest.fixture
+def start_keeper(tmp_path: Path) -> Iterator[StartKeeper]:
+    """Starts keepers: `start_keeper()` on a new database, `start_keeper(path, "--readers", "2")` on that one."""
+    started: list[KeeperProcess] = []
+
+    def start(target: Path | None = None, *arguments: str, **options: Any) -> KeeperProcess:
+        keeper = KeeperProcess(target or tmp_path / "pond.duckdb", *arguments, **options)
+        started.append(keeper)
+        return keeper.start()
+
+    yield start
+    for keeper in started:
+        keeper.dispose()
+
+
+@pytest.fixture
+def keeper(start_keeper: StartKeeper) -> KeeperProcess:
+    """A keeper on a new, empty database."""
+    return start_keeper()
+
+
+@pytest.fixture
+def flights_keeper(start_keeper: StartKeeper, flights: Path) -> KeeperProcess:
+    """A keeper on a flights warehouse of the test's own."""
+    return start_keeper(flights)
