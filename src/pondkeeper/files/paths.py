@@ -86,6 +86,11 @@ class DatabasePaths:
         return self.turn / "keeper.lock"
 
     @property
+    def claim_json(self) -> Path:
+        """Who that keeper is: pid, url, home."""
+        return self.turn / "keeper.json"
+
+    @property
     def lease_lock(self) -> Path:
         return self.turn / "lease.lock"
 

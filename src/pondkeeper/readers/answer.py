@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,14 @@ class AnswerStream:
         self._timers: list[asyncio.TimerHandle] = []
         self._finished = False
         self._first: list[bytes] = []
+        self._on_finished: Callable[[], None] | None = None
+
+    def on_finished(self, callback: Callable[[], None]) -> None:
+        """Call back when the reader is done with this answer; at once if it is."""
+        if self._finished:
+            callback()
+        else:
+            self._on_finished = callback
 
     async def begin(self, message: dict[str, Any], deadline: float, timeout_s: float) -> None:
         """Send the query and wait for the head of its answer. Raises PondkeeperError or SnapshotGone."""
@@ -141,6 +149,8 @@ class AnswerStream:
         for timer in self._timers:
             timer.cancel()
         self._reader.release()
+        if self._on_finished is not None:
+            self._on_finished()
 
 
 def died(status: int) -> WorkerDied:

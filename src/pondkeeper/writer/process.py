@@ -2,7 +2,7 @@
 
 Messages in:  apply {number, statements, timeout_s}  publish {timeout_s}  resume {}  close {}
 Messages out: ready  waiting {holder, ahead}  opened  committing {number}  applied|refused|unknown {number, …}
-              checkpointed {version}  publish_failed {error}  closed
+              checkpointed {version}  publish_failed {error}  closed {state}
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pondkeeper.engine.opening import WriterConfig
 from pondkeeper.engine.writing import CommitUnknown, Transaction
 from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.state import file_state
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
 from pondkeeper.writer import tickets
@@ -187,10 +188,11 @@ class Writer:
         if self._session is None:
             return
         self._publisher.finish(self._session, FINISH_TIMEOUT_S)
+        state = file_state(self._paths.file)  # before the close, so that nobody else's change can hide in it
         self._session.close()
         self._session = None
         self._lease.release()
-        self._send({"op": "closed"})
+        self._send({"op": "closed", "state": state})
 
 
 def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ class WriteQueue:
         self.is_open = False
         self.waiting_for: dict[str, Any] | None = None
         self.publish_error: PondkeeperError | None = None
-        self.closed_at = time.monotonic()
+        self.closed_state: list[int] | None = None
         self._closed = asyncio.Event()
         self._closed.set()
 
@@ -273,9 +273,9 @@ class WriteQueue:
         self.is_open, self.waiting_for = True, None
         self._closed.clear()
 
-    def _on_closed(self, frame: dict[str, Any] | None) -> None:
+    def _on_closed(self, frame: dict[str, Any]) -> None:
         self.is_open, self.waiting_for = False, None
-        self.closed_at = time.monotonic()
+        self.closed_state = frame["state"]
         self._closed.set()
 
     def _on_committing(self, frame: dict[str, Any]) -> None:
@@ -327,7 +327,7 @@ class WriteQueue:
 
     def _on_gone(self, status: int) -> None:
         self._child = None
-        self._on_closed(None)
+        self._on_closed({"state": None})
         if not self._stopping:
             _log.warning("the writer died", status=status)
         write = self._current

@@ -1,0 +1,357 @@
+"""A database in the keeper's care: its newest snapshot for readers, its queue for writes, an eye on its file."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
+from pondkeeper.databases.running import Running, RunningQueries
+from pondkeeper.databases.watching import Sight, look
+from pondkeeper.errors import (
+    DatabaseBusy,
+    DatabaseUnavailable,
+    PondkeeperError,
+    VersionNotReached,
+)
+from pondkeeper.files.durable import make_folder, write_atomic
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.state import FileState, file_state
+from pondkeeper.readers.answer import AnswerStream
+from pondkeeper.readers.pool import Pool, Question
+from pondkeeper.readers.reader import Resources, Snapshot
+from pondkeeper.settings import Settings
+from pondkeeper.snapshots.copier import Copier
+from pondkeeper.snapshots.listing import list_snapshots
+from pondkeeper.workers.spawning import Template
+from pondkeeper.writer.queue import WriteQueue, WriterLimits
+
+VERSIONS_PROMISED = 2  # a commit is answered with at most the last published version plus this
+REPUBLISH_TIMEOUT_S = 5.0
+PROBLEM_RETRY_S = 5.0
+_log = structlog.get_logger(__name__)
+
+
+class Database:
+    """One served database. `newest` is None until the first snapshot is there."""
+
+    def __init__(
+        self,
+        paths: DatabasePaths,
+        settings: Settings,
+        template: Template,
+        pool: Pool,
+        copier: Copier,
+        running: RunningQueries,
+    ) -> None:
+        self.name = paths.name
+        self.paths = paths
+        self.newest: SnapshotInfo | None = None
+        self._settings = settings
+        self._template = template
+        self._pool = pool
+        self._copier = copier
+        self._running = running
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._sight = Sight(state=[])
+        self._known_state: FileState = []
+        self._published_at = time.monotonic()
+        self._watcher: asyncio.Task[None] | None = None
+        self._queue: WriteQueue | None = None
+
+    # Life
+
+    async def start(self) -> None:
+        """Serve the newest snapshot that exists, and publish a new one if the file has changed since."""
+        newest = await asyncio.to_thread(self._prepare)
+        first_version = 1
+        if newest is not None:
+            self._serve(newest)
+            first_version = newest.version + VERSIONS_PROMISED
+        self._queue = self._make_queue(first_version)
+        self._queue.start()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    def _prepare(self) -> SnapshotInfo | None:
+        for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
+            make_folder(folder)
+        found = list_snapshots(self.paths)
+        self._known_state = self._recorded_state()
+        if not found:
+            return None
+        newest = max(found, key=lambda snapshot: snapshot.version)
+        return SnapshotInfo(newest.version, str(newest.path), newest.created_at, newest.size_bytes)
+
+    def _make_queue(self, first_version: int) -> WriteQueue:
+        writer = self._settings.writer
+        limits = WriterLimits(
+            memory_limit_bytes=writer.memory_limit_bytes,
+            threads=writer.threads,
+            temp_limit_bytes=writer.temp_limit_bytes,
+            idle_close_s=writer.idle_close_s,
+            kill_after_s=self._settings.readers.kill_after_s,
+            max_waiting=writer.max_waiting,
+            pause_ratio=self._settings.snapshots.pause_ratio,
+        )
+        config = {
+            "file": str(self.paths.file),
+            "home": str(self.paths.home),
+            "temp_directory": str(self.paths.home / "temp" / f"writer-{self.name}"),
+        }
+        return WriteQueue(self._template, config, limits, next_version=first_version, publish=self._publish)
+
+    async def stop(self, grace_s: float) -> None:
+        """Let writes end within the grace and close the file in order."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await self.queue.stop(grace_s)
+        await asyncio.to_thread(self._record_state)
+        self._pool.forget(self.name)
+
+    @property
+    def queue(self) -> WriteQueue:
+        if self._queue is None:
+            raise DatabaseUnavailable(f"Database {self.name!r} is being opened.", retry_after_s=1)
+        return self._queue
+
+    @property
+    def is_started(self) -> bool:
+        return self._queue is not None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.newest is not None
+
+    # Reading
+
+    async def query(self, request: ReadRequest) -> AnswerStream:
+        """Run a query on the newest snapshot (at least `request.at_least`); returns with the head of the answer.
+
+        The deadline covers waiting, execution and streaming. Raises PondkeeperError.
+        """
+        deadline = asyncio.get_running_loop().time() + request.timeout_s
+        task = asyncio.current_task()
+        assert task is not None
+        entry = self._register("query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
+        stopped: list[PondkeeperError] = []
+        try:
+            snapshot = await self._snapshot_for(request, deadline)
+            stream = await self._pool.ask(self._question(entry.query_id, request, deadline), snapshot)
+        except asyncio.CancelledError:
+            self._running.remove(entry.query_id)
+            if stopped:
+                task.uncancel()
+                raise stopped[0] from None
+            raise
+        except BaseException:  # Why: whatever ended it, the query does not run any more.
+            self._running.remove(entry.query_id)
+            raise
+        entry.stop, entry.state = stream.stop, "streaming"
+        stream.on_finished(lambda: self._running.remove(entry.query_id))
+        return stream
+
+    def _question(self, query_id: str, request: ReadRequest, deadline: float) -> Question:
+        message = {
+            "sql": request.sql,
+            "parameters": request.parameters,
+            "format": request.format,
+            "max_rows": request.max_rows,
+            "max_bytes": request.max_bytes,
+        }
+        resources = None
+        if request.memory_limit_bytes or request.threads:
+            default = self._pool.limits.resources
+            resources = Resources(
+                min(request.memory_limit_bytes or default.memory_limit_bytes, default.memory_limit_bytes),
+                min(request.threads or default.threads, default.threads),
+            )
+        return Question(query_id, message, deadline, request.timeout_s, resources)
+
+    async def _snapshot_for(self, request: ReadRequest, deadline: float) -> Snapshot:
+        least = request.at_least or 0
+        if self.newest is None or self.newest.version < least:
+            await self._wait_for(least, deadline)
+        assert self.newest is not None
+        return Snapshot(self.name, self.newest.version, self.newest.path)
+
+    async def _wait_for(self, version: int, deadline: float) -> None:
+        """Wait until `version` is published. Raises VersionNotReached, or why there is no snapshot at all."""
+        loop = asyncio.get_running_loop()
+        reached: asyncio.Future[None] = loop.create_future()
+        self._waiters.append((version, reached))
+        try:
+            await asyncio.wait_for(reached, deadline - loop.time())
+        except TimeoutError:
+            raise self._not_reached(version) from None
+
+    def _not_reached(self, version: int) -> PondkeeperError:
+        if self.newest is None:
+            return self.problem() or DatabaseUnavailable(f"Database {self.name!r} has no snapshot yet.")
+        message = f"Version {version} was not published in time; the newest is {self.newest.version}."
+        return VersionNotReached(message, newest_version=self.newest.version)
+
+    # Writing
+
+    async def execute(self, request: WriteRequest) -> WriteOutcome:
+        """Apply one statement or an atomic list in its turn; committed and fsynced when this returns.
+
+        Raises PondkeeperError (nothing was applied) or OutcomeUnknown.
+        """
+        sql = "; ".join(statement for statement, _ in request.statements)
+        entry = self._register("write", sql, request, lambda reason: self.queue.cancel(entry.query_id, reason))
+        try:
+            answer = await self.queue.execute(entry.query_id, request.statements, request.timeout_s)
+        finally:
+            self._running.remove(entry.query_id)
+        return WriteOutcome(answer["version"], answer["rows_changed"])
+
+    def _register(self, kind: str, sql: str, request: ReadRequest | WriteRequest, stop: Any) -> Running:
+        entry = Running(self._running.new_id(), kind, self.name, sql, request.key_id, request.client, stop)
+        self._running.add(entry)
+        return entry
+
+    # Publishing
+
+    async def take_snapshot(self, timeout_s: float) -> SnapshotInfo:
+        """Publish a new version now. Raises DatabaseBusy when somebody else keeps the file for longer."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        version = self.queue.next_version
+        await self.queue.republish(timeout_s)
+        try:
+            await self._wait_for(version, deadline)
+        except VersionNotReached:
+            raise self._busy() from None
+        assert self.newest is not None
+        return self.newest
+
+    def _busy(self) -> PondkeeperError:
+        waiting_for = self.queue.waiting_for
+        if waiting_for is None:
+            return self.problem() or DatabaseBusy("The snapshot was not published in time.")
+        return DatabaseBusy("The snapshot was not published in time: another program has the database.", **waiting_for)
+
+    async def _publish(self, version: int) -> None:
+        """The writer has made a checkpoint: let the copier take it, then show it to everybody."""
+        report = await self._copier.publish(self.paths, version, self._settings.snapshots.keep)
+        created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        fields = ("size_bytes", "blocks", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
+        details = {name: report[name] for name in fields}
+        self._serve(SnapshotInfo(version, report["path"], created_at, **details))
+
+    def _serve(self, snapshot: SnapshotInfo) -> None:
+        self.newest = snapshot
+        self._published_at = time.monotonic()
+        self._pool.publish(Snapshot(self.name, snapshot.version, snapshot.path))
+        remaining = []
+        for version, reached in self._waiters:
+            if version > snapshot.version:
+                remaining.append((version, reached))
+            elif not reached.done():
+                reached.set_result(None)
+        self._waiters = remaining
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Notice what others do with the file, and publish it when they are done."""
+        while True:
+            own = frozenset(filter(None, [self.queue.writer_pid]))
+            self._sight = await asyncio.to_thread(look, self.paths, own)
+            if self._is_changed() and self._sight.is_free:
+                await self._publish_changes()
+            await asyncio.sleep(self._settings.writer.foreign_poll_s)
+
+    def _is_changed(self) -> bool:
+        if self.queue.is_open:
+            return False
+        if self.queue.closed_state:
+            self._known_state = self.queue.closed_state
+        return self.newest is None or self._sight.state != self._known_state
+
+    async def _publish_changes(self) -> None:
+        self.queue.publish_error = None
+        try:
+            await self.take_snapshot(REPUBLISH_TIMEOUT_S)
+        except PondkeeperError as error:
+            _log.warning("the changed file could not be published", database=self.name, error=error.to_wire())
+            if not isinstance(error, DatabaseBusy):
+                await asyncio.sleep(PROBLEM_RETRY_S)
+
+    def _recorded_state(self) -> FileState:
+        """The state of the file at the last orderly stop, when the newest snapshot held all of it."""
+        try:
+            return msgspec.json.decode(self._state_file.read_bytes(), type=FileState)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return []
+
+    def _record_state(self) -> None:
+        if self.newest is not None and self.queue.closed_state == file_state(self.paths.file):
+            write_atomic(self._state_file, msgspec.json.encode(self.queue.closed_state))
+
+    @property
+    def _state_file(self) -> Path:
+        return self.paths.folder / "state.json"
+
+    # Status
+
+    def problem(self) -> PondkeeperError | None:
+        """What keeps the database from being published, if anything."""
+        return self._queue.publish_error if self._queue is not None else None
+
+    def status(self) -> dict[str, Any]:
+        """Everything about the database, from memory: it never waits, and is at most one look old."""
+        problem = self.problem()
+        queue = self._queue
+        return {
+            "name": self.name,
+            "state": "ready" if self.newest else ("unavailable" if problem else "starting"),
+            "version": self.newest.version if self.newest else None,
+            "snapshot": self._snapshot_status(),
+            "file": {"size_bytes": self._sight.size_bytes, "wal_bytes": self._sight.wal_bytes},
+            "lease": {
+                "holder": self._sight.lease_holder or self._own_lease(),
+                "waiting": self._sight.lease_waiting,
+            },
+            "foreign": self._sight.foreign,
+            "writer": {
+                "is_open": queue.is_open if queue else False,
+                "pid": queue.writer_pid if queue else None,
+                "waiting_for": queue.waiting_for if queue else None,
+            },
+            "queue": {"depth": queue.depth if queue else 0},
+            "problem": problem.to_wire() if problem else None,
+        }
+
+    def _snapshot_status(self) -> dict[str, Any] | None:
+        newest = self.newest
+        if newest is None:
+            return None
+        return {
+            "version": newest.version,
+            "created_at": newest.created_at,
+            "age_s": round(time.monotonic() - self._published_at, 3),
+            "size_bytes": newest.size_bytes,
+            "blocks_copied": newest.blocks_copied,
+            "bytes_copied": newest.bytes_copied,
+            "method": newest.method,
+            "elapsed_ms": newest.elapsed_ms,
+        }
+
+    def _own_lease(self) -> dict[str, Any] | None:
+        if self._queue is None or not self._queue.is_open:
+            return None
+        return {"who": "keeper", "why": "writes through the queue", "pid": self._queue.writer_pid}
+
+
+def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:
+    """Stop a query that still waits: its task is cancelled, and says `reason` instead of CancelledError."""
+    if not stopped:
+        stopped.append(reason)
+        task.cancel()
+

@@ -1,0 +1,143 @@
+"""The registry: which databases this keeper has, and the children that all of them share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from pondkeeper.databases.database import Database
+from pondkeeper.databases.running import RunningQueries
+from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
+from pondkeeper.files.durable import make_folder, write_atomic
+from pondkeeper.files.locks import FlockFile
+from pondkeeper.files.paths import DatabasePaths, Home, is_database_name
+from pondkeeper.readers.pool import ENTRY as READER
+from pondkeeper.readers.pool import Pool, PoolLimits
+from pondkeeper.readers.reader import Resources
+from pondkeeper.settings import Settings
+from pondkeeper.snapshots.copier import ENTRY as COPIER
+from pondkeeper.snapshots.copier import Copier
+from pondkeeper.workers.spawning import Template
+from pondkeeper.writer.queue import ENTRY as WRITER
+
+SUFFIX = ".duckdb"
+
+
+def database_files(path: Path) -> list[Path]:
+    """The database files that `serve PATH` means: the file itself, or those in the folder. Raises InvalidRequest."""
+    files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    for file in files:
+        if not is_database_name(file.stem):
+            raise InvalidRequest(
+                f"{file.name!r} cannot be served: its name must be letters, digits, '_', '-' and '.' only.",
+                remedy="Rename the file.",
+            )
+    return files
+
+
+class Registry:
+    """The databases by name, with the template, the readers and the copier that they share."""
+
+    def __init__(self, files: Iterable[Path], home: Home, settings: Settings) -> None:
+        self.home = home
+        self.running = RunningQueries()
+        self._settings = settings
+        self._template = Template([READER, WRITER, COPIER])
+        self.pool = Pool(self._template, _pool_limits(settings), home.temp)
+        self._copier = Copier(self._template)
+        self._claims: list[FlockFile] = []
+        self._databases: dict[str, Database] = {}
+        for file in files:
+            database = Database(
+                home.database(file), settings, self._template, self.pool, self._copier, self.running
+            )
+            self._databases[database.name] = database
+
+    # Life
+
+    async def start(self) -> None:
+        """Claim every database, fork the readers, begin to serve. Raises KeeperRunning or DatabaseReadOnly."""
+        await asyncio.to_thread(self._claim)
+        try:
+            await asyncio.gather(self.pool.start(), *(database.start() for database in self.all()))
+        except BaseException:  # Why: a start that failed must leave no children and no claims behind.
+            await self.stop(0.0)
+            raise
+
+    def _claim(self) -> None:
+        for database in self.all():
+            paths = database.paths
+            try:
+                make_folder(paths.turn)
+                claim = FlockFile(paths.claim_lock)
+                if not claim.try_acquire():
+                    raise _served_by_another(paths)
+            except OSError as error:
+                message = f"The folder of database {paths.name!r} cannot be written."
+                raise DatabaseReadOnly(message, private=str(error)) from error
+            self._claims.append(claim)
+        shutil.rmtree(self.home.temp, ignore_errors=True)  # left behind by a keeper that was killed
+        make_folder(self.home.temp)
+
+    def sign(self, url: str) -> None:
+        """Say beside each claim who has it, for the keeper that is refused because of it."""
+        for database in self.all():
+            note = {"pid": os.getpid(), "url": url, "home": str(self.home.root)}
+            write_atomic(database.paths.claim_json, msgspec.json.encode(note))
+
+    async def stop(self, grace_s: float) -> None:
+        """Let what runs end within the grace, close the files in order, end the children, give the claims back."""
+        await asyncio.gather(*(database.stop(grace_s) for database in self.all() if database.is_started))
+        await self.pool.stop()
+        await self._copier.stop()
+        await self._template.stop()
+        for claim in self._claims:
+            claim.release()
+        self._claims.clear()
+
+    # Databases
+
+    def all(self) -> list[Database]:
+        """Every database, by name."""
+        return [self._databases[name] for name in sorted(self._databases)]
+
+    def get(self, name: str | None) -> Database:
+        """The database of that name; None means the only one. Raises DatabaseNotFound."""
+        if name is None:
+            return self._only()
+        try:
+            return self._databases[name]
+        except KeyError:
+            raise DatabaseNotFound(f"There is no database {name!r} here.") from None
+
+    def _only(self) -> Database:
+        if len(self._databases) != 1:
+            message = f"This keeper has {len(self._databases)} databases; the request must name one."
+            raise DatabaseNotFound(message, remedy="Use /v1/databases/{name}/…; GET /v1/databases lists the names.")
+        return next(iter(self._databases.values()))
+
+
+def _served_by_another(paths: DatabasePaths) -> KeeperRunning:
+    try:
+        note = msgspec.json.decode(paths.claim_json.read_bytes(), type=dict)
+    except (FileNotFoundError, msgspec.DecodeError):
+        note = {}
+    who = f"the keeper with pid {note.get('pid', 'unknown')} at {note.get('url', 'an unknown address')}"
+    return KeeperRunning(f"Database {paths.name!r} is served by {who} already.", **note)
+
+
+def _pool_limits(settings: Settings) -> PoolLimits:
+    readers = settings.readers
+    return PoolLimits(
+        count=readers.count,
+        resources=Resources(readers.memory_limit_bytes, readers.threads),
+        temp_limit_bytes=readers.temp_limit_bytes,
+        wait_s=readers.wait_s,
+        max_waiting=readers.max_waiting,
+        kill_after_s=readers.kill_after_s,
+    )
