@@ -72,7 +72,10 @@ def _one_size(this: Run, gigabytes: float, commits: int, idle_rounds: int) -> Me
     measured = Measured(gigabytes)
     big = gigabytes >= LEND_FROM_GB
     source = sized(this, gigabytes)
-    with workplace(this, source, "fresh", lend=big) as file, keeping(file, snapshots__keep="1" if big else "3") as keeper:
+    with (
+        workplace(this, source, "fresh", lend=big) as file,
+        keeping(file, snapshots__keep="1" if big else "3") as keeper,
+    ):
         writer, reader = keeper.client(), keeper.client()
         commit = _committer(writer, measured)
         commit()
@@ -140,7 +143,9 @@ def _note_copied(keeper: RunningKeeper, measured: Measured) -> None:
 def _report(this: Run, measured: Measured) -> None:
     size = f"{measured.gigabytes:g} GB"
     barred = measured.gigabytes == BARRED_GB
-    commit = f"the commit itself: p50 {median(measured.commit_ms):.1f} ms, p99 {percentile(measured.commit_ms, 0.99):.1f} ms"
+    commit = (
+        f"the commit itself: p50 {median(measured.commit_ms):.1f} ms, p99 {percentile(measured.commit_ms, 0.99):.1f} ms"
+    )
     _pair(this, f"{size}: commit to visible, at_least", measured.waiting_ms, barred, commit)
     _pair(this, f"{size}: commit to visible, polling", measured.polling_ms, barred, "")
     idle = percentile(measured.idle_ms, 0.5)

@@ -83,7 +83,9 @@ def _dbt_runs(this: Run, keeper: RunningKeeper, file: Path) -> Iterator[list[int
     def build() -> None:
         while not stop.is_set():
             with (file.parent / "dbt.log").open("ab") as log:
-                ended = subprocess.run([*own, *_dbt_command(project)], cwd=file.parent, stdout=log, stderr=log, check=False)
+                ended = subprocess.run(
+                    [*own, *_dbt_command(project)], cwd=file.parent, stdout=log, stderr=log, check=False
+                )
             codes.append(ended.returncode)
             if ended.returncode:
                 this.say(f"dbt ended with {ended.returncode}: {(file.parent / 'dbt.log').read_text()[-1000:]}")

@@ -133,10 +133,17 @@ def _others(this: Run, keeper: RunningKeeper, seconds: float) -> None:
     note = f"{count[0]} runaways meanwhile, {len(beside)} small queries, {len(errors)} errors {errors[:1] or ''}"
     this.add(
         Figure(
-            f"{CLIENTS} other clients meanwhile, p99", percentile(beside, 0.99), "ms", "quiet", percentile(before, 0.99),
-            ratio_at_most(2.0), note,
+            f"{CLIENTS} other clients meanwhile, p99",
+            percentile(beside, 0.99),
+            "ms",
+            "quiet",
+            percentile(before, 0.99),
+            ratio_at_most(2.0),
+            note,
         ),
-        Figure(f"{CLIENTS} other clients meanwhile, p50", percentile(beside, 0.5), "ms", "quiet", percentile(before, 0.5)),
+        Figure(
+            f"{CLIENTS} other clients meanwhile, p50", percentile(beside, 0.5), "ms", "quiet", percentile(before, 0.5)
+        ),
     )
 
 

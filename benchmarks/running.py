@@ -56,7 +56,9 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--short", action="store_true", help="smaller data and fewer rounds: a look, not a figure")
     parser.add_argument("--check", action="store_true", help=f"exit with {NOT_MET} when a bar is not met")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="stop after that long (default: see README)")
-    parser.add_argument("--work", type=Path, default=default_work(), help="folder for generated data (default: %(default)s)")
+    parser.add_argument(
+        "--work", type=Path, default=default_work(), help="folder for generated data (default: %(default)s)"
+    )
     return parser
 
 
