@@ -73,7 +73,7 @@ def sized(run: Run, gigabytes: float) -> Path:
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"CREATE TABLE ballast AS SELECT {columns} FROM range({rows}) AS r(i)")
         connection.execute(
-            "CREATE TABLE event (id BIGINT PRIMARY KEY, at TIMESTAMP DEFAULT now()::TIMESTAMP, note VARCHAR)"
+            "CREATE TABLE event (id BIGINT PRIMARY KEY, written TIMESTAMP DEFAULT now()::TIMESTAMP, note VARCHAR)"
         )
 
     return _made_once(run.work / f"sized-{gigabytes:g}.duckdb", make)
