@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from pondkeeper.access.keys import EVERY_DATABASE, Key, Keys, Lock, NewKey, Role
-from pondkeeper.access.store import Store
+from pondkeeper.access.store import Store, is_locked
 from pondkeeper.access.tokens import parse_token
-from pondkeeper.errors import KeeperStopping, PondkeeperError, Unauthenticated
+from pondkeeper.errors import ControlUnavailable, KeeperStopping, PondkeeperError, Unauthenticated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+CHANGE_WAITS_S = 10.0
+LOCK_HOLDS_THREAD_S = 0.02
 LOOK_EVERY_S = 1.0
 NOTE_USES_EVERY_S = 30.0
 
@@ -52,7 +54,7 @@ class Keyring:
         """Open control.db (made where there is none) and load its keys."""
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-db")
         try:
-            store = await asyncio.get_running_loop().run_in_executor(thread, Store.open, control_db)
+            store = await asyncio.get_running_loop().run_in_executor(thread, _open, control_db)
         except BaseException:  # Why: whatever ended it, the thread must not outlive the attempt.
             thread.shutdown(wait=False)
             raise
@@ -89,11 +91,11 @@ class Keyring:
         expires_at: float | None = None,
     ) -> NewKey:
         """As `Keys.create`."""
-        return await self._in_thread(lambda: self._keys.create(name, role, databases, expires_at))
+        return await self._change(lambda: self._keys.create(name, role, databases, expires_at))
 
     async def revoke(self, reference: str) -> Key:
         """As `Keys.revoke`; when this returns, no request gets in with that key."""
-        return await self._in_thread(lambda: self._keys.revoke(reference))
+        return await self._change(lambda: self._keys.revoke(reference))
 
     async def all(self) -> list[Key]:
         """Every key ever made, with uses up to now."""
@@ -102,7 +104,7 @@ class Keyring:
 
     async def ensure_admin_key(self) -> str | None:
         """As `Keys.ensure_admin_key`."""
-        return await self._in_thread(self._keys.ensure_admin_key)
+        return await self._change(self._keys.ensure_admin_key)
 
     async def close(self) -> None:
         """Write down the last uses and let go of control.db."""
@@ -114,6 +116,20 @@ class Keyring:
         await self._note_uses()
         await self._in_thread(self._store.close)
         self._thread.shutdown(wait=False)
+
+    async def _change(self, work: Callable[[], _T]) -> _T:
+        """`work` in the thread, again while another process has control.db locked.
+
+        Trap: waiting for that lock inside the thread would hold up the loading of keys, and with it every request.
+        """
+        give_up_at = time.monotonic() + CHANGE_WAITS_S
+        while True:
+            try:
+                return await self._in_thread(work)
+            except ControlUnavailable as error:
+                if not is_locked(error) or time.monotonic() > give_up_at:
+                    raise
+            await asyncio.sleep(LOCK_HOLDS_THREAD_S)
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         try:
@@ -159,3 +175,9 @@ class Keyring:
                 await self._in_thread(self._load)
         except PondkeeperError as error:  # A locked disk passes; authentication goes on from memory meanwhile.
             _log.warning("keys_not_looked_at", error=error.code, private=error.private)
+
+
+def _open(control_db: Path) -> Store:
+    store = Store.open(control_db)
+    store.wait_at_most(LOCK_HOLDS_THREAD_S)
+    return store

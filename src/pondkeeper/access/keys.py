@@ -169,6 +169,8 @@ class Keys:
 
 
 def _find(connection: sqlite3.Connection, reference: str, now: float) -> Key:
+    if not reference.isprintable():  # Trap: bytes of a command line that are not UTF-8 arrive as surrogates.
+        raise KeyNotFound
     token = parse_token(reference.strip())
     row = connection.execute("SELECT * FROM keys WHERE id = ?", (token.key_id if token else reference,)).fetchone()
     if row is not None:

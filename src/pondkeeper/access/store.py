@@ -62,6 +62,11 @@ class Store:
             if marked:
                 self.mark.change()
 
+    def wait_at_most(self, seconds: float) -> None:
+        """How long a statement waits for another process's lock, from now on."""
+        with self.read() as connection:
+            connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
     def data_version(self) -> int:
         """A number that differs from the last time when another process has committed."""
         with self.read() as connection:
@@ -170,9 +175,19 @@ def _translated(path: Path) -> Iterator[None]:
         raise ControlUnavailable(f"control.db cannot be opened: {error.strerror}.", private=private) from error
 
 
+def is_locked(error: ControlUnavailable) -> bool:
+    """Whether it was another process's lock, which passes."""
+    return _sqlite_name(error.__cause__)[1:] in (["BUSY"], ["LOCKED"])
+
+
+def _sqlite_name(error: BaseException | None) -> list[str]:
+    """SQLITE_IOERR_FSYNC → ["SQLITE", "IOERR"]."""
+    return str(getattr(error, "sqlite_errorname", "")).split("_")[:2]
+
+
 def _translate(error: sqlite3.Error, path: Path) -> PondkeeperError:
     private = f"{path}: {error}"
-    match getattr(error, "sqlite_errorname", "").split("_")[:2]:
+    match _sqlite_name(error):
         case ["SQLITE", "FULL"]:
             return DiskFull(private=private)
         case ["SQLITE", "BUSY" | "LOCKED"]:

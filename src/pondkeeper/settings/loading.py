@@ -72,10 +72,9 @@ def _take_file(written: SettingsFile, values: dict[str, Any], origins: dict[str,
 
 def _unknown_in_file(written: SettingsFile, name: str, content: Any) -> SettingInvalid:
     """The error for a key that is no setting; of an unknown group, for its first key."""
-    if "." not in name and isinstance(content, dict) and content:
-        name = f"{name}.{next(iter(content))}"
-    message, near = _unknown(name, list(leaves()))
-    return written.invalid(name, message, nearest=near)
+    first = f"{name}.{next(iter(content))}" if isinstance(content, dict) and content and "." not in name else name
+    message, near = _unknown(first, list(leaves()))
+    return written.invalid(name if written.line(name) else first, message, nearest=near)
 
 
 def _unknown(name: str, known: list[str]) -> tuple[str, str | None]:
