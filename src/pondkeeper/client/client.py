@@ -158,10 +158,10 @@ class Client:
         return list(self._transport.call("GET", "/v1/keys")["keys"])
 
     def create_key(
-        self, name: str, role: str, *, databases: Sequence[str] | None = None, expires_in_s: float | None = None
+        self, name: str, role: str, *, databases: Sequence[str] | None = None, expires_at: float | None = None
     ) -> dict[str, Any]:
-        """Make a key; the answer's `token` is shown this once and kept nowhere."""
-        body = {"name": name, "role": role, "databases": databases, "expires_in_s": expires_in_s}
+        """Make a key: `{"key": …, "token": …}`; the token is shown this once. `expires_at` is in seconds since 1970."""
+        body = {"name": name, "role": role, "databases": databases, "expires_at": expires_at}
         return dict(self._transport.call("POST", "/v1/keys", body={k: v for k, v in body.items() if v is not None}))
 
     def revoke_key(self, key_id: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
@@ -12,7 +13,13 @@ import httpx
 from pondkeeper.client.transport import lost
 
 VERSION_HEADER: Final = "Pondkeeper-Version"
-QUERY_HEADER: Final = "Pondkeeper-Query"
+QUERY_HEADER: Final = "Pondkeeper-Query-Id"
+LIMIT_HEADER: Final = "Pondkeeper-Limit"
+TAIL_BYTES: Final = 400
+# How a JSON answer ends. Anchored at the end, so that no value of a row can look like it.
+_JSON_END: Final = re.compile(
+    rb'"truncated":\s*true,\s*"limit":\s*"(\w+)",\s*"version":\s*\d+,\s*"elapsed_ms":[^"]*\}\s*\Z'
+)
 
 
 class AnswerStream:
@@ -25,6 +32,7 @@ class AnswerStream:
         self._response = response
         self._chunks = response.iter_bytes()
         self._pending: deque[bytes] = deque()
+        self._tail = b""
 
     @property
     def content_type(self) -> str:
@@ -41,6 +49,17 @@ class AnswerStream:
     def query_id(self) -> str | None:
         """The id by which `Client.cancel` knows the query."""
         return self.header(QUERY_HEADER)
+
+    @property
+    def limit(self) -> str | None:
+        """The limit that cut the answer, once all of it has arrived; None when it is whole.
+
+        An NDJSON or CSV answer that does not fit into one piece cannot say it: the keeper breaks it off instead.
+        """
+        if (said := self.header(LIMIT_HEADER)) is not None:
+            return said
+        found = _JSON_END.search(self._tail) if self.content_type.startswith("application/json") else None
+        return found[1].decode() if found else None
 
     def header(self, name: str) -> str | None:
         """Any header of the answer's head."""
@@ -74,9 +93,12 @@ class AnswerStream:
         if self._pending:
             return self._pending.popleft()
         try:
-            return next(self._chunks, b"")
+            chunk = next(self._chunks, b"")
         except httpx.HTTPError as error:
             raise lost(error) from error
+        if chunk:
+            self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+        return chunk
 
     def readable(self) -> bool:
         return True

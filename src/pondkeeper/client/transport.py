@@ -22,7 +22,7 @@ from pondkeeper.errors import (
 
 CONNECT_TIMEOUT_S: Final = 5.0
 # Why: below the server's own keep-alive, so that no request is sent into a connection that is just being closed.
-KEEP_ALIVE_S: Final = 2.0
+KEEP_ALIVE_S: Final = 30.0
 MAX_ERROR_BYTES: Final = 1024 * 1024
 MAX_SOCKET_PATH_BYTES: Final = 107
 

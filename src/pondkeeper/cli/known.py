@@ -1,0 +1,93 @@
+"""The databases of a home as this machine's files show them, without asking the keeper."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pondkeeper.errors import DatabaseNotFound, InvalidRequest
+from pondkeeper.files.locks import is_flocked
+from pondkeeper.files.paths import DatabasePaths, Home, default_home
+
+SUFFIX = ".duckdb"
+
+
+@dataclass(frozen=True)
+class KeeperFile:
+    """What `keeper.json` says of the keeper that runs here, or ran last; the flock says whether it still runs."""
+
+    running: bool
+    pid: int | None = None
+    url: str | None = None
+    started_at: str | None = None
+    version: str | None = None
+    databases: tuple[Path, ...] = ()
+
+
+def keeper_of(home: Home) -> KeeperFile:
+    """The keeper of a home, from its files and the kernel."""
+    running = is_flocked(home.keeper_lock)
+    try:
+        said = json.loads(home.keeper_json.read_bytes())
+    except (OSError, ValueError):
+        return KeeperFile(running=running)
+    if not isinstance(said, dict):
+        return KeeperFile(running=running)
+    return KeeperFile(
+        running=running,
+        pid=said.get("pid"),
+        url=said.get("url"),
+        started_at=said.get("started_at"),
+        version=said.get("version"),
+        databases=tuple(_files(said.get("databases"))),
+    )
+
+
+def _files(databases: Any) -> list[Path]:
+    """The files in keeper.json: `{"name": "/path/of.duckdb"}`."""
+    return [Path(file) for file in databases.values()] if isinstance(databases, dict) else []
+
+
+def databases_of(home: Home) -> list[DatabasePaths]:
+    """Every database of a home: those its keeper had, else the files beside the home."""
+    files = keeper_of(home).databases or tuple(sorted(home.root.parent.glob(f"*{SUFFIX}")))
+    return [home.database(file) for file in files]
+
+
+def database_names(home: Home) -> list[str]:
+    """Their names, for completion."""
+    return [paths.name for paths in databases_of(home)]
+
+
+def find_database(home: Home, name: str | None) -> DatabasePaths:
+    """The database of that name; without a name the only one."""
+    found = databases_of(home)
+    if name is None:
+        return _only(found)
+    for paths in found:
+        if paths.name == name:
+            return paths
+    raise DatabaseNotFound(f"There is no database {name!r} here; there is: {_listed(found)}.")
+
+
+def database_at(file: Path) -> DatabasePaths:
+    """A database named by its file, with the home beside it."""
+    if not file.is_file():
+        raise DatabaseNotFound("There is no such database file.", private=str(file))
+    return Home(default_home(file)).database(file)
+
+
+def _only(found: list[DatabasePaths]) -> DatabasePaths:
+    if not found:
+        raise DatabaseNotFound("This home has no database yet.")
+    if len(found) > 1:
+        raise InvalidRequest(
+            f"There are several databases here: {_listed(found)}.", remedy="Name the one you mean with --database."
+        )
+    return found[0]
+
+
+def _listed(found: list[DatabasePaths]) -> str:
+    return ", ".join(paths.name for paths in found) or "none"

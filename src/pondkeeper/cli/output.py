@@ -1,0 +1,58 @@
+"""Everything on stdout: tables for people, JSON for programs, bytes of answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import click
+
+WIDE: Final = 100_000
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[int] = ()) -> None:
+    """A table; on a terminal cut to its width, elsewhere as wide as it needs to be."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    on_terminal = sys.stdout.isatty()
+    right = set(numbers)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for position, name in enumerate(columns):
+        table.add_column(
+            Text(_line(name)),
+            justify="right" if position in right else "left",
+            no_wrap=True,
+            overflow="ellipsis" if on_terminal else "ignore",
+            min_width=min(len(name), 8),
+        )
+    for row in rows:
+        table.add_row(*(Text("" if value is None else _line(str(value))) for value in row))
+    # Why no width of its own on a terminal: rich asks the terminal, and COLUMNS.
+    console = Console(width=None if on_terminal else WIDE, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+    console.print(table)
+
+
+def _line(text: str) -> str:
+    """A cell is one line and cannot steer the terminal: control characters are shown, not sent."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def write_bytes(chunks: Iterable[bytes]) -> None:
+    """Bytes to stdout as they come."""
+    out = sys.stdout.buffer
+    for chunk in chunks:
+        out.write(chunk)
+        out.flush()

@@ -1,0 +1,100 @@
+"""`pondkeeper snapshot`: the snapshots of a database: list them, take one, name the newest one's file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from pondkeeper.cli.help import example, new_group
+from pondkeeper.cli.known import find_database
+from pondkeeper.cli.narration import Progress, say
+from pondkeeper.cli.output import print_json, print_table
+from pondkeeper.cli.quantities import show_age, show_bytes
+from pondkeeper.cli.target import Target, database_option, home_option, json_option, target_options
+from pondkeeper.errors import SnapshotNotFound
+
+
+@new_group(
+    "snapshot",
+    "List, take and find snapshots.",
+    example("look at the warehouse in DuckDB's own shell", 'duckdb -readonly "$(pondkeeper snapshot path)"'),
+    example("publish what is committed now", "pondkeeper snapshot take"),
+    example("which versions there are", "pondkeeper snapshot list"),
+)
+def command() -> None:
+    """List and take snapshots, and find the file of the newest."""
+
+
+@command.command(
+    "path",
+    examples=(
+        example(
+            "open it in Python", "duckdb.connect(os.popen('pondkeeper snapshot path').read().strip(), read_only=True)"
+        ),
+        example("one version, whatever is published meanwhile", "pondkeeper snapshot path --version 42"),
+    ),
+)
+@click.option("--version", type=click.IntRange(min=1), help="The file of this version instead of the newest.")
+@database_option
+@home_option
+def path(version: int | None, database: str | None, target: Target) -> None:
+    """Print the path of the newest snapshot: always the same, a link that moves on with every publish.
+
+    Open it read-only. Whoever has it open keeps the snapshot that it was then, and is in nobody's way.
+    """
+    paths = find_database(target.local_home(), database)
+    found = paths.published_by_name if version is None else paths.snapshot(version)
+    if not found.exists():
+        what = "no snapshot" if version is None else f"no snapshot of version {version}"
+        raise SnapshotNotFound(f"There is {what} of {paths.name!r}.")
+    click.echo(found)
+
+
+@command.command("list", examples=(example("the newest first", "pondkeeper snapshot list"),))
+@database_option
+@json_option
+@target_options
+def list_(database: str | None, as_json: bool, target: Target) -> None:
+    """List the snapshots, the newest first."""
+    if target.is_remote:
+        with target.client(database=database) as client:
+            listed = client.snapshots()
+    else:
+        listed = _local(target, database)
+    if as_json:
+        print_json(listed)
+    elif not listed:
+        say("there is no snapshot yet")
+    else:
+        print_table(("version", "age", "size", "created at"), map(_row, listed), numbers=(0, 1, 2))
+
+
+def _local(target: Target, database: str | None) -> list[dict[str, Any]]:
+    from pondkeeper.snapshots.listing import list_snapshots
+
+    found = list_snapshots(find_database(target.local_home(), database))
+    return [
+        {"version": each.version, "created_at": each.created_at, "size_bytes": each.size_bytes, "path": str(each.path)}
+        for each in sorted(found, key=lambda snapshot: snapshot.version, reverse=True)
+    ]
+
+
+def _row(snapshot: dict[str, Any]) -> tuple[Any, ...]:
+    created_at = snapshot["created_at"]
+    return snapshot["version"], show_age(created_at), show_bytes(snapshot.get("size_bytes")), created_at
+
+
+@command.command("take", examples=(example("after a program that wrote by itself", "pondkeeper snapshot take"),))
+@database_option
+@json_option
+@target_options
+def take(database: str | None, as_json: bool, target: Target) -> None:
+    """Publish what is committed now and print the version that contains it."""
+    with target.client(database=database) as client, Progress("Waiting for the snapshot"):
+        taken = client.take_snapshot()
+    if as_json:
+        print_json(taken)
+        return
+    say(f"published {show_bytes(taken.get('size_bytes'))} as version")
+    click.echo(taken["version"])
