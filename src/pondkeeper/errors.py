@@ -34,6 +34,9 @@ class PondkeeperError(Exception):
     exit_code: ClassVar[int] = 1
     default_remedy: ClassVar[str] = "Look into the keeper's log on stderr; `pondkeeper check` examines the installation."
 
+    fatal: bool = False
+    """Whether the process that met it cannot go on with its database and must end."""
+
     def __init__(
         self,
         message: str | None = None,

@@ -1,0 +1,163 @@
+"""What DuckDB's exceptions mean to a caller: `translate` turns any of them into a `PondkeeperError`.
+
+DuckDB's class decides, its message where one class covers several meanings. Arrow wraps a fault of a running query into
+its own exceptions and keeps only the text, so the name at the head of the message ("Conversion Error: …") counts as the
+class does. Paths of the server never stand in `message`; the whole text goes to `private`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import duckdb
+
+from pondkeeper.errors import (
+    DatabaseBusy,
+    DatabaseEncrypted,
+    DatabaseReadOnly,
+    DatabaseTooNew,
+    DatabaseUnavailable,
+    DatabaseUnreadable,
+    DiskFull,
+    OutOfMemory,
+    ParameterInvalid,
+    PondkeeperError,
+    QueryCancelled,
+    SqlInvalid,
+    StatementFailed,
+    StatementNotAllowed,
+)
+
+_HOLDER = re.compile(r"Conflicting lock is held in (?P<program>.*?) \(PID (?P<pid>\d+)\)", re.DOTALL)
+_HEAD = re.compile(r"\A(?P<kind>[A-Za-z][A-Za-z -]{2,30}?) Error: ")
+_PATH = re.compile(r"(?<![\w/])/(?:[\w.@+~-]+/)+[\w.@+~-]*")
+
+# Why: faults of the machine or of the file come as IO, Fatal, Serialization or Internal errors alike; only the text
+# tells them apart. The first pattern that fits decides.
+_BY_TEXT: Final[tuple[tuple[str, type[PondkeeperError]], ...]] = (
+    (r"Could not set lock on file|Conflicting lock", DatabaseBusy),
+    (r"No space left on device|max_temp_directory_size.*disk space|disk is full", DiskFull),
+    (r"with version number \d+, but we can only read|newer version of DuckDB|newer DuckDB version", DatabaseTooNew),
+    (r"encrypted|encryption key|wrong (?:encryption )?key", DatabaseEncrypted),
+    (r"Read-only file system|Permission denied|not writable|opened in read-only mode", DatabaseReadOnly),
+    (
+        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|could not read enough bytes|magic bytes"
+        r"|Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
+        DatabaseUnreadable,
+    ),
+)
+_BY_KIND: Final[dict[str, type[PondkeeperError]]] = {
+    "parser": SqlInvalid,
+    "syntax": SqlInvalid,
+    "binder": SqlInvalid,
+    "catalog": SqlInvalid,
+    "not implemented": SqlInvalid,
+    "permission": StatementNotAllowed,
+    "out of memory": OutOfMemory,
+    "interrupt": QueryCancelled,
+}
+_MACHINE: Final = frozenset({"io", "fatal", "internal", "serialization", "http", "connection"})
+_FATAL: Final = frozenset({"fatal", "internal"})
+_TEMP_FULL = re.compile(r"max_temp_directory_size|temp_directory|failed to offload", re.IGNORECASE)
+_PARAMETER = re.compile(
+    r"Values were not provided for the following prepared statement parameters"
+    r"|Parameter argument/count mismatch|Invalid number of parameters|excess parameters|prepared statement parameters",
+    re.IGNORECASE,
+)
+_WRITES = re.compile(r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.I)
+
+
+def kind_of(error: BaseException) -> str:
+    """DuckDB's name for the fault ("binder", "out of memory", "io" …), from the class or the head of the message."""
+    head = _HEAD.match(str(error))
+    if head:
+        return _spelled(head["kind"])
+    name = type(error).__name__.removesuffix("Exception").removesuffix("Error")
+    return _spelled(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
+
+
+def _spelled(kind: str) -> str:
+    kind = kind.lower().strip()
+    return {"transactioncontext": "transaction", "missing extension": "catalog"}.get(kind, kind)
+
+
+def scrubbed(text: str) -> str:
+    """The text without the server's paths: of each only the file's name remains."""
+    return _PATH.sub(lambda found: "…/" + found[0].rstrip("/").rpartition("/")[2], text)
+
+
+def _message(error: BaseException, kind: str) -> str:
+    """DuckDB's own words; those about the user's SQL keep everything, those about files lose their folders."""
+    text = str(error).strip()
+    if kind in _MACHINE or kind in ("permission", "out of memory", "invalid input") or isinstance(error, OSError):
+        return scrubbed(text)
+    return text
+
+
+def _busy(error: BaseException) -> DatabaseBusy:
+    holder = _HOLDER.search(str(error))
+    if holder is None:
+        return DatabaseBusy("Another program has the database open.", private=str(error))
+    program, pid = holder["program"].strip().rpartition("/")[2], int(holder["pid"])
+    return DatabaseBusy(
+        f"The program {program} (PID {pid}) has the database open.",
+        private=str(error),
+        holder_pid=pid,
+        holder_program=program,
+    )
+
+
+def _class_of(kind: str, text: str) -> type[PondkeeperError]:
+    if _PARAMETER.search(text):
+        return ParameterInvalid
+    if kind == "out of memory":
+        return OutOfMemory
+    if kind == "io" and _TEMP_FULL.search(text):
+        return OutOfMemory
+    if _WRITES.search(text) and kind not in ("io", "fatal"):
+        return StatementNotAllowed
+    if kind in _MACHINE:
+        return next((found for pattern, found in _BY_TEXT if re.search(pattern, text)), DatabaseUnavailable)
+    return _BY_KIND.get(kind, StatementFailed)
+
+
+def translate(error: BaseException) -> PondkeeperError:
+    """What `error` means to a caller; `fatal` is set where the process must end before it serves again."""
+    if isinstance(error, PondkeeperError):
+        return error
+    text, kind = str(error), kind_of(error)
+    if isinstance(error, MemoryError):
+        return OutOfMemory(private=text)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _of_system(error)
+    if not isinstance(error, duckdb.Error) and not _HEAD.match(text):
+        return PondkeeperError(f"The engine failed: {type(error).__name__}.", private=f"{type(error).__name__}: {text}")
+    found = _class_of(kind, text)
+    translated = _busy(error) if found is DatabaseBusy else found(_message(error, kind), private=text)
+    # Trap: after a full disk and after any internal error DuckDB refuses everything until the file is opened again.
+    translated.fatal = kind in _FATAL or "has been invalidated" in text
+    return translated
+
+
+def _of_system(error: OSError) -> PondkeeperError:
+    private = str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(private=private)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return DatabaseReadOnly(private=private)
+    return DatabaseUnavailable(f"The system refused: {error.strerror}.", private=private)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever the engine raises inside leaves as a `PondkeeperError`."""
+    try:
+        yield
+    except PondkeeperError:
+        raise
+    except Exception as error:  # Why: DuckDB and Arrow raise many classes here, and each of them has a translation.
+        raise translate(error) from error
