@@ -66,9 +66,9 @@ def test_dbt_builds_the_project_and_its_views_work_in_a_copy(flights: Path, tmp_
 @pytest.mark.fault
 def test_dbt_waits_for_a_script_that_has_the_file(flights: Path, tmp_path: Path) -> None:
     """A script that holds the file when dbt starts does not fail the build: its profile tries again."""
+    hold = "import duckdb, sys; connection = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"]
-        + [str(flights)],
+        [sys.executable, "-c", hold, str(flights)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=program_environment(),
