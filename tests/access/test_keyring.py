@@ -62,7 +62,7 @@ async def test_wrong_tokens_are_refused_alike(keyring: Keyring) -> None:
 async def test_expiry_holds_without_anybody_doing_anything(keyring: Keyring) -> None:
     """A key ends at its time, from memory."""
     new = await keyring.create("etl", expires_at=time.time() + 0.3)
-    assert await keyring.authenticate(new.token)
+    assert await keyring.authenticate(new.token) == new.key
 
     await asyncio.sleep(0.4)
 
@@ -84,7 +84,7 @@ async def test_a_key_revoked_by_the_command_line_is_refused_at_once(
     """The first request after `pondkeeper key revoke` has returned is refused."""
     for round_number in range(3):
         new = await keyring.create(f"etl{round_number}")
-        assert await keyring.authenticate(new.token)
+        assert await keyring.authenticate(new.token) == new.key
         await asyncio.to_thread(other_process.run, REVOKE, new.key.id)
 
         await refusal(keyring, new.token)
