@@ -13,7 +13,7 @@ from pondkeeper.cli.help import example, new_group
 from pondkeeper.cli.narration import say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import DURATION, show_age
-from pondkeeper.cli.target import Target, json_option, target_options
+from pondkeeper.cli.target import Target, json_option, outer_options, target_options
 
 if TYPE_CHECKING:
     from pondkeeper.access.keys import Keys
@@ -28,6 +28,7 @@ ROLES = ("reader", "writer", "admin")
     example("a key for a loader, for thirty days", "pondkeeper key create loader --role writer --expires 30d"),
     example("what there is, and end one at once", "pondkeeper key revoke dashboard"),
 )
+@outer_options
 def command() -> None:
     """Make, list and revoke API keys."""
 

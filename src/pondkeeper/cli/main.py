@@ -12,6 +12,7 @@ import click
 from pondkeeper import __version__
 from pondkeeper.cli import narration
 from pondkeeper.cli.help import SETTINGS, LazyGroup, example
+from pondkeeper.cli.target import outer_options
 from pondkeeper.errors import PondkeeperError
 
 MODULES: Final = {
@@ -46,12 +47,13 @@ MODULES: Final = {
         example("open the newest snapshot with any DuckDB program", 'duckdb -readonly "$(pondkeeper snapshot path)"'),
     ),
 )
+@outer_options
 @click.version_option(__version__, "-V", "--version", prog_name="pondkeeper")
 def cli() -> None:
     """Keep DuckDB files in production: many writers in turn, readers that never block.
 
     Data goes to stdout, everything else to stderr. Without --home or --url a command finds the keeper whose
-    .pondkeeper/ lies in the working folder or above it.
+    .pondkeeper/ lies in the working folder or above it. These options may stand after the command as well.
     """
 
 

@@ -20,10 +20,11 @@ from pondkeeper.cli.target import Target, home_option
 from pondkeeper.errors import DatabaseBusy, PondkeeperError
 from pondkeeper.files.locks import LockHolder, holders_of
 from pondkeeper.files.paths import DatabasePaths, Home
-from pondkeeper.writer.lease import Holder, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from pondkeeper.writer.lease import Holder, Lease
 
 FOREIGN_POLL_S: Final = 0.1
 TELL_AGAIN_S: Final = 30.0
@@ -67,6 +68,8 @@ def command(
     database file in $PONDKEEPER_DATABASE and opens it itself; readers go on from the last snapshot. Signals are passed
     on, the exit code is COMMAND's own, and what it wrote is published when it has ended.
     """
+    from pondkeeper.writer.lease import Lease
+
     paths = _database(target, database)
     lease = Lease(paths, who=_shown(program), why=reason)
     _take(lease, paths, 0.0 if no_wait else wait_s)

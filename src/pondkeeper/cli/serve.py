@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.target import home_at
+from pondkeeper.cli.target import home_at, outer_home
 from pondkeeper.files.paths import Home, default_home
 from pondkeeper.settings import Settings
 
@@ -68,6 +68,7 @@ def command(path: Path, home: Path | None, config: Path | None, **flags: Any) ->
     The first start makes an admin key and prints it once. In [brackets]: the setting that an option sets, which may
     stand in the settings file or the environment as well; `pondkeeper settings` lists all.
     """
+    home = home or outer_home()
     place = home_at(home) if home else Home(default_home(path.absolute()))
     settings = load_settings(place, config, flags)
     from pondkeeper.server import serving

@@ -12,7 +12,8 @@ from pondkeeper.cli.help import example, new_command
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_bytes
 from pondkeeper.cli.target import Target, home_option, json_option
-from pondkeeper.settings import Description, Settings, describe, resolve, this_machine
+from pondkeeper.settings import Description, Leaf, Settings, describe, leaves, resolve, this_machine
+from pondkeeper.settings.values import shown
 
 
 @new_command(
@@ -60,35 +61,19 @@ def _load(file: Path | None, target: Target) -> Settings:
 
 
 def _print(described: list[Description], help_texts: bool) -> None:
-    columns = ("setting", "value", "unit", "default", "origin", *(("meaning",) if help_texts else ()))
-    print_table(columns, (_row(each, help_texts) for each in described), numbers=(1, 3))
+    columns = ("setting", "value", "default", "origin", *(("meaning",) if help_texts else ()))
+    print_table(columns, (_row(each, help_texts) for each in described), numbers=(1, 2))
 
 
 def _row(each: Description, help_texts: bool) -> tuple[str, ...]:
-    row = (each.name, _value(each), _unit(each), _shown(each.default, each), each.origin)
+    """Value and default with their unit, as one would write them."""
+    leaf = leaves()[each.name]
+    default = "auto" if each.automatic and each.default == 0 else shown(leaf, each.default)
+    row = (each.name, _rounded(leaf, each.effective), default, each.origin)
     return (*row, each.help) if help_texts else row
 
 
-def _value(each: Description) -> str:
-    return _shown(each.effective, each)
-
-
-def _unit(each: Description) -> str:
-    return "" if each.unit == "bytes" else each.unit
-
-
-def _shown(value: Any, each: Description) -> str:
-    """A value as people write it; the default 0 of what is chosen by itself is `auto`."""
-    if each.automatic and value == 0:
-        return "auto"
-    if each.unit == "bytes":
-        return show_bytes(value)
-    if isinstance(value, tuple):
-        return ", ".join(value) or "–"
-    return (
-        f"{value:,}"
-        if isinstance(value, int) and each.unit
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _rounded(leaf: Leaf, value: Any) -> str:
+    """A size that no unit fits exactly (a share of the memory) is rounded."""
+    text = shown(leaf, value)
+    return show_bytes(value) if leaf.kind == "size" and int(text.split()[0]) >= 10_000 else text

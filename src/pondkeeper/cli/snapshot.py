@@ -11,7 +11,7 @@ from pondkeeper.cli.known import find_database
 from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes
-from pondkeeper.cli.target import Target, database_option, home_option, json_option, target_options
+from pondkeeper.cli.target import Target, database_option, home_option, json_option, outer_options, target_options
 from pondkeeper.errors import SnapshotNotFound
 
 
@@ -22,6 +22,7 @@ from pondkeeper.errors import SnapshotNotFound
     example("publish what is committed now", "pondkeeper snapshot take"),
     example("which versions there are", "pondkeeper snapshot list"),
 )
+@outer_options
 def command() -> None:
     """List and take snapshots, and find the file of the newest."""
 

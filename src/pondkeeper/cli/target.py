@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -70,24 +70,37 @@ def home_at(path: Path) -> Home:
     return Home(default_home(path)) if path.is_file() else Home(path)
 
 
+@dataclass(frozen=True)
+class Outer:
+    """The same options given before the command: `pondkeeper --home … query …`."""
+
+    home: Path | None
+    url: str | None
+    key: str | None
+
+
+HOME_HELP: Final = f"The keeper's {HOME_NAME}/ folder, the folder it lies in, or its database file."
+URL_HELP: Final = "A keeper on another machine."
+KEY_HELP: Final = "The API key for --url. Other users can see options: prefer the variable."
+
+home_flag = click.option(
+    "--home",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    envvar="PONDKEEPER_HOME",
+    show_envvar=True,
+    help=HOME_HELP,
+)
+url_flag = click.option("--url", metavar="URL", envvar="PONDKEEPER_URL", show_envvar=True, help=URL_HELP)
+key_flag = click.option("--key", metavar="KEY", envvar="PONDKEEPER_KEY", show_envvar=True, help=KEY_HELP)
+
+
 def target_options(function: F) -> F:
     """The options --home, --url and --key, given to the command as one `target`."""
 
-    @click.option(
-        "--home",
-        metavar="FOLDER",
-        type=click.Path(path_type=Path),
-        envvar="PONDKEEPER_HOME",
-        show_envvar=True,
-        help=f"The keeper's {HOME_NAME}/ folder, the folder it lies in, or its database file.",
-    )
-    @click.option("--url", envvar="PONDKEEPER_URL", show_envvar=True, help="A keeper on another machine.")
-    @click.option(
-        "--key",
-        envvar="PONDKEEPER_KEY",
-        show_envvar=True,
-        help="The API key for --url. Other users can see options: prefer the variable.",
-    )
+    @home_flag
+    @url_flag
+    @key_flag
     @functools.wraps(function)
     def with_target(*args: Any, home: Path | None, url: str | None, key: str | None, **rest: Any) -> Any:
         return function(*args, target=_chosen(home, url, key), **rest)
@@ -98,14 +111,7 @@ def target_options(function: F) -> F:
 def home_option(function: F) -> F:
     """The option --home alone, for what works on this machine only; given to the command as `target`."""
 
-    @click.option(
-        "--home",
-        metavar="FOLDER",
-        type=click.Path(path_type=Path),
-        envvar="PONDKEEPER_HOME",
-        show_envvar=True,
-        help=f"The keeper's {HOME_NAME}/ folder, the folder it lies in, or its database file.",
-    )
+    @home_flag
     @functools.wraps(function)
     def with_home(*args: Any, home: Path | None, **rest: Any) -> Any:
         return function(*args, target=_chosen(home, None, None), **rest)
@@ -129,18 +135,47 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)
 
 
+def outer_options(function: F) -> F:
+    """The options --home, --url and --key before a command: of the program, and of a group of commands."""
+
+    @click.option("--home", metavar="FOLDER", type=click.Path(path_type=Path), help=HOME_HELP)
+    @click.option("--url", metavar="URL", help=URL_HELP)
+    @click.option("--key", metavar="KEY", help=KEY_HELP)
+    @click.pass_context
+    @functools.wraps(function)
+    def with_outer(context: click.Context, home: Path | None, url: str | None, key: str | None) -> Any:
+        before = context.find_object(Outer) or Outer(None, None, None)
+        context.obj = Outer(home or before.home, url or before.url, key or before.key)
+        return function()
+
+    return with_outer  # type: ignore[return-value]
+
+
+def outer_home() -> Path | None:
+    """The --home given before the command, if any."""
+    outer = click.get_current_context().find_object(Outer)
+    return outer.home if outer else None
+
+
 def _chosen(home: Path | None, url: str | None, key: str | None) -> Target:
-    """What was typed goes before the environment; --url before --home, and a search last."""
+    """What was typed goes before the environment; then --url before --home, and a search last."""
     context = click.get_current_context()
-    typed = {name for name in ("home", "url") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    if typed == {"home", "url"}:
+    outer = context.find_object(Outer) or Outer(None, None, None)
+    typed_home = home if _is_typed(context, "home") else outer.home
+    typed_url = url if _is_typed(context, "url") else outer.url
+    if typed_home and typed_url:
         raise click.UsageError("--home and --url name two keepers: give one of them.")
-    if url and typed != {"home"}:
-        return Target(home=None, url=url, key=key)
-    return Target(home=home_at(home) if home else search_home(Path.cwd()))
+    if typed_url or (url and not typed_home):
+        return Target(home=None, url=typed_url or url, key=(key if _is_typed(context, "key") else outer.key) or key)
+    place = typed_home or home
+    return Target(home=home_at(place) if place else search_home(Path.cwd()))
+
+
+def _is_typed(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _complete_database(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    home = context.params.get("home")
+    home = context.params.get("home") or outer_home()
     found = home_at(Path(home)) if home else search_home(Path.cwd())
     return [name for name in database_names(found) if name.startswith(incomplete)] if found else []

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import httpcore
 import httpx
 import msgspec
 
@@ -23,6 +25,7 @@ from pondkeeper.errors import (
 CONNECT_TIMEOUT_S: Final = 5.0
 # Why: below the server's own keep-alive, so that no request is sent into a connection that is just being closed.
 KEEP_ALIVE_S: Final = 30.0
+LEAST_WAIT_S: Final = 0.05
 MAX_ERROR_BYTES: Final = 1024 * 1024
 MAX_SOCKET_PATH_BYTES: Final = 107
 
@@ -46,8 +49,28 @@ def remote_http(url: str, key: str | None, *, timeout_s: float | None) -> httpx.
 
 def local_http(socket_path: Path, *, timeout_s: float | None) -> httpx.Client:
     """HTTP over a keeper's control socket, whose owner needs no key."""
-    transport = httpx.HTTPTransport(uds=short_socket_path(socket_path), verify=False, limits=_limits())
+    path = short_socket_path(socket_path)
+    transport = httpx.HTTPTransport(verify=False)
+    # Why so: httpx has no way to name a backend; without ours, each failed attempt leaves a socket to the collector.
+    transport._pool = httpcore.ConnectionPool(  # noqa: SLF001
+        uds=path, keepalive_expiry=KEEP_ALIVE_S, network_backend=_ControlSocket()
+    )
     return _http("http://pondkeeper", transport, {}, timeout_s)
+
+
+class _ControlSocket(httpcore.SyncBackend):
+    """Connects to a Unix socket, and closes what could not be connected."""
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> httpcore.NetworkStream:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(timeout)
+            try:
+                probe.connect(path)
+            except OSError as error:
+                raise httpcore.ConnectError(str(error)) from error
+        return super().connect_unix_socket(path, timeout, socket_options)
 
 
 def short_socket_path(path: Path) -> str:
@@ -144,7 +167,7 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     if response.status_code != 503:
         return None
     try:
-        return max(0.0, float(response.headers["Retry-After"]))
+        return max(LEAST_WAIT_S, float(response.headers["Retry-After"]))
     except (KeyError, ValueError):
         return None
 
@@ -167,7 +190,7 @@ def _error_of(response: httpx.Response) -> PondkeeperError:
         )
 
 
-def _bounded(response: httpx.Response) -> Any:
+def _bounded(response: httpx.Response) -> Iterator[bytes]:
     received = 0
     for chunk in response.iter_bytes():
         received += len(chunk)
