@@ -33,3 +33,20 @@ def test_no_limit_and_nonsense_are_no_limit(tmp_path: Path, content: str) -> Non
     (tmp_path / "memory.max").write_text("max\n")
 
     assert this_machine(tmp_path) == this_machine(tmp_path / "nowhere")
+
+
+def test_a_systemd_unit_is_limited_by_every_group_it_stands_in(tmp_path: Path) -> None:
+    """The least of the unit's own limit and those of the slices above it holds."""
+    cgroup, own = tmp_path / "cgroup", tmp_path / "own"
+    unit = cgroup / "system.slice" / "pondkeeper.service"
+    unit.mkdir(parents=True)
+    own.write_text("0::/system.slice/pondkeeper.service\n")
+    (unit / "memory.max").write_text("300000000\n")
+    (unit.parent / "memory.max").write_text("200000000\n")
+    (unit / "cpu.max").write_text("100000 100000\n")
+
+    machine = this_machine(cgroup, own)
+
+    assert (machine.cpus, machine.ram_bytes) == (1, 200_000_000)
+    (unit.parent / "memory.max").write_text("max\n")
+    assert this_machine(cgroup, own).ram_bytes == 300_000_000
