@@ -17,7 +17,7 @@ class ExamplesCommand(click.Command):
     """A command whose help ends with examples: (what it does, the line to type)."""
 
     def __init__(self, *args: Any, examples: tuple[Example, ...] = (), **rest: Any) -> None:
-        super().__init__(*args, **rest)
+        super().__init__(*args, **rest | {"context_settings": SETTINGS | rest.get("context_settings", {})})
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -97,7 +97,7 @@ def new_command(
 ) -> Callable[[Callable[..., Any]], ExamplesCommand]:
     """Make a function a command with examples; its docstring is the help, `short` its line in the list."""
     return click.command(
-        name, cls=ExamplesCommand, short_help=short, examples=examples, context_settings=SETTINGS | context_settings
+        name, cls=ExamplesCommand, short_help=short, examples=examples, context_settings=context_settings
     )
 
 

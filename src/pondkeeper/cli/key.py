@@ -92,17 +92,17 @@ def _row(key: dict[str, Any]) -> tuple[Any, ...]:
 
 
 @command.command("revoke", examples=(example("by its id, name or token", "pondkeeper key revoke dashboard"),))
-@click.argument("key")
+@click.argument("reference", metavar="KEY")
 @target_options
-def revoke(key: str, target: Target) -> None:
+def revoke(reference: str, target: Target) -> None:
     """End KEY (its id, name or whole token) at once, wherever it is in use."""
     if target.is_remote:
         with target.client() as client:
-            client.revoke_key(key)
+            client.revoke_key(reference)
     else:
         with _keys(target) as keys:
-            keys.revoke(key)
-    say(f"revoked {'the key' if key.startswith('pk_') else key}")
+            keys.revoke(reference)
+    say(f"revoked {'the key' if reference.startswith('pk_') else reference}")
 
 
 @contextlib.contextmanager

@@ -50,6 +50,16 @@ def _files(databases: Any) -> list[Path]:
     return [Path(file) for file in databases.values()] if isinstance(databases, dict) else []
 
 
+def serving_home(paths: DatabasePaths) -> Home | None:
+    """The home of the keeper that serves this database now, wherever it lies; None when none does."""
+    if not is_flocked(paths.claim_lock):
+        return None
+    try:
+        return Home(Path(json.loads(paths.claim_json.read_bytes())["home"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return Home(paths.home)
+
+
 def databases_of(home: Home) -> list[DatabasePaths]:
     """Every database of a home: those its keeper had, else the files beside the home."""
     files = keeper_of(home).databases or tuple(sorted(home.root.parent.glob(f"*{SUFFIX}")))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.known import SUFFIX, database_at, find_database, keeper_of
+from pondkeeper.cli.known import SUFFIX, database_at, find_database, serving_home
 from pondkeeper.cli.narration import Progress, say, warn
 from pondkeeper.cli.quantities import DURATION, show_seconds
 from pondkeeper.cli.supervision import run_program
 from pondkeeper.cli.target import Target, home_option
 from pondkeeper.errors import DatabaseBusy, PondkeeperError
 from pondkeeper.files.locks import LockHolder, holders_of
-from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.paths import DatabasePaths
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -150,8 +150,8 @@ def _publish(paths: DatabasePaths) -> None:
     """Ask the keeper, where one runs, to publish what was written; that it failed is no failure of the program."""
     from pondkeeper.client import Client
 
-    home = Home(paths.home)
-    if not keeper_of(home).running:
+    home = serving_home(paths)
+    if home is None:
         return
     try:
         with Client.local(home.root) as client, Progress("Publishing what was written"):

@@ -71,9 +71,9 @@ def command(path: Path, home: Path | None, config: Path | None, **flags: Any) ->
     home = home or outer_home()
     place = home_at(home) if home else Home(default_home(path.absolute()))
     settings = load_settings(place, config, flags)
-    from pondkeeper.server import serving
+    from pondkeeper.server.serving import serve  # Why here: it brings the web stack, which no other command needs.
 
-    return int(serving.serve(path.absolute(), place, settings) or 0)
+    return serve(path.absolute(), place, settings)
 
 
 def load_settings(home: Home, config: Path | None, flags: dict[str, Any]) -> Settings:

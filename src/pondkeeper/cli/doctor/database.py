@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
+from pondkeeper.cli.known import serving_home
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
 from pondkeeper.errors import PondkeeperError
-from pondkeeper.files.locks import holders_of, is_flocked
+from pondkeeper.files.locks import holders_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.writer.lease import current_holder, waiting_count
@@ -118,10 +119,11 @@ def _lease(subject: str, paths: DatabasePaths) -> Iterator[Finding]:
 
 
 def _claim(subject: str, paths: DatabasePaths, *, keeper_runs: bool) -> Iterator[Finding]:
-    if keeper_runs or not is_flocked(paths.claim_lock):
+    home = serving_home(paths)
+    if keeper_runs or home is None:
         return
     who = next((f"{each.program} (pid {each.pid})" for each in holders_of(paths.claim_lock)), "another process")
-    remedy = "Use that one: it was started with another --home. Two keepers cannot serve one database."
+    remedy = f"Use that one, with --home {home.root}: two keepers cannot serve one database."
     yield warning(subject, f"a keeper of another home serves it: {who}", remedy)
 
 
