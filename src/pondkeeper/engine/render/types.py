@@ -1,0 +1,62 @@
+"""DuckDB's types as small trees of ours: what a column is, as far as rendering must know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from duckdb.sqltypes import DuckDBPyType
+
+WHOLE: Final = frozenset({"tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger", "ubigint"})
+FLOATING: Final = frozenset({"float", "double"})
+NESTED: Final = frozenset({"list", "array", "struct", "tuple", "map", "union", "variant"})
+_WITH_CHILDREN: Final = {"list": 1, "array": 1, "map": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """A type: DuckDB's id for its kind ("decimal", "list", "json" …), its full name, its children by name."""
+
+    id: str
+    name: str
+    children: tuple[tuple[str, Type], ...] = ()
+
+    @property
+    def child(self) -> Type:
+        """The type of the elements of a list or an array."""
+        return self.children[0][1]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of an answer."""
+
+    name: str
+    type: Type
+
+
+@lru_cache(maxsize=4096)
+def described(duck: DuckDBPyType) -> Type:
+    """Our tree of DuckDB's type."""
+    identity, name = duck.id, _name(duck)
+    if identity == "varchar" and name == "JSON":
+        return Type("json", name)
+    return Type(identity, name, _children(duck, identity))
+
+
+def _name(duck: DuckDBPyType) -> str:
+    # Why: 2.0 writes the type of a bare NULL as a quoted name.
+    name = str(duck)
+    return "NULL" if name == '"NULL"' else name
+
+
+def _children(duck: DuckDBPyType, identity: str) -> tuple[tuple[str, Type], ...]:
+    if identity not in NESTED or identity == "variant":
+        return ()
+    found: list[tuple[str, Any]] = list(duck.children)
+    if identity in _WITH_CHILDREN:
+        found = found[: _WITH_CHILDREN[identity]]  # An array tells its size behind its child.
+    elif identity == "union":
+        found = found[1:]  # The first is the tag.
+    return tuple((name, described(child)) for name, child in found)
