@@ -6,12 +6,15 @@ import asyncio
 import os
 import signal
 import socket
-from collections import deque
-from typing import Any
+from typing import Any, cast
 
-from pondkeeper.workers.frames import DATA, HEADER, MAX_MESSAGE_BYTES, FrameInvalid, decode, encode
+import structlog
+
+from pondkeeper.workers.frames import FrameInvalid, encode
+from pondkeeper.workers.inbox import Inbox
 from pondkeeper.workers.interrupts import NUMBER
 
+_log = structlog.get_logger(__name__)
 PAUSE_ABOVE_BYTES = 1024 * 1024
 
 
@@ -32,12 +35,9 @@ class Child(asyncio.Protocol):
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(pid)
         self._control = control
+        self._inbox = Inbox(name)
         self._transport: asyncio.Transport | None = None
-        self._frames: deque[dict[str, Any] | bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
-        self._partial = bytearray()
-        self._data_left = 0
-        self._buffered_bytes = 0
         self._paused = False
         self._closed = False
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
@@ -51,7 +51,7 @@ class Child(asyncio.Protocol):
 
     async def next_frame(self) -> dict[str, Any] | bytes:
         """The next message, or a piece of a DATA frame. Raises ChildGone when the child has ended."""
-        while not self._frames:
+        while (frame := self.frame_ready()) is None:
             if self._closed:
                 raise ChildGone(await asyncio.shield(self.exited))
             self._waiter = asyncio.get_running_loop().create_future()
@@ -59,11 +59,21 @@ class Child(asyncio.Protocol):
                 await self._waiter
             finally:
                 self._waiter = None
-        return self._pop()
+        return frame
 
     def frame_ready(self) -> dict[str, Any] | bytes | None:
         """A frame that has arrived already, without waiting."""
-        return self._pop() if self._frames else None
+        frame = self._inbox.pop()
+        if self._paused and self._inbox.data_bytes <= PAUSE_ABOVE_BYTES and self._transport is not None:
+            self._paused = False
+            if not self._closed:
+                self._transport.resume_reading()
+        return frame
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of answers that wait here for their client."""
+        return self._inbox.data_bytes
 
     def interrupt(self, number: int) -> None:
         """Ask the engine in the child to stop request `number`; it may be deaf.
@@ -97,64 +107,22 @@ class Child(asyncio.Protocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclasses of asyncio's
 
     def data_received(self, data: bytes) -> None:
-        if self._data_left >= len(data) and not self._partial:  # the usual case in the middle of a big answer
-            self._data_left -= len(data)
-            self._push(data)
-        else:
-            self._partial += data
-            self._split()
+        try:
+            self._inbox.feed(data)
+        except FrameInvalid as error:  # hostile SQL may have taken the child over: it gets no second chance
+            _log.error("child sent no frame", child=self.name, pid=self.pid, reason=str(error))
+            self.kill()
         self._wake()
-        if self._buffered_bytes > PAUSE_ABOVE_BYTES and not self._paused and self._transport is not None:
+        if self._inbox.data_bytes > PAUSE_ABOVE_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closed = True
         self._wake()
-
-    def _split(self) -> None:
-        """Cut what has arrived into frames; the head of an unfinished message stays in `_partial`."""
-        view, position = self._partial, 0
-        while position < len(view):
-            if self._data_left:
-                piece = bytes(view[position : position + self._data_left])
-                self._data_left -= len(piece)
-                position += len(piece)
-                self._push(piece)
-                continue
-            if len(view) - position < HEADER.size:
-                break
-            kind, length = HEADER.unpack_from(view, position)
-            if kind == DATA:
-                self._data_left = length
-                position += HEADER.size
-                continue
-            if length > MAX_MESSAGE_BYTES:
-                raise FrameInvalid(f"{self.name} announced a message of {length} bytes")
-            if len(view) - position - HEADER.size < length:
-                break
-            start = position + HEADER.size
-            position = start + length
-            self._frames.append(decode(bytes(view[start:position])))
-        del self._partial[:position]
-
-    def _push(self, piece: bytes) -> None:
-        self._frames.append(piece)
-        self._buffered_bytes += len(piece)
-
-    def _pop(self) -> dict[str, Any] | bytes:
-        frame = self._frames.popleft()
-        if isinstance(frame, bytes):
-            self._buffered_bytes -= len(frame)
-            if self._paused and self._buffered_bytes <= PAUSE_ABOVE_BYTES and self._transport is not None:
-                self._paused = False
-                if not self._closed:
-                    self._transport.resume_reading()
-        return frame
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -49,6 +49,10 @@ class Template:
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
     async def spawn(self, spec: ChildSpec) -> Child:
         """Fork a child as `spec` says. Raises TemplateFailed."""
         keeper_pipe, child_pipe = _pair(socket.SOCK_STREAM)

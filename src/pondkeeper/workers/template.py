@@ -91,6 +91,8 @@ def _become_child(request: dict[str, Any], descriptors: list[int], intermediate:
             entry = importlib.import_module(request["entry"])
             entry.main(Pipe(pipe_socket), control, request["config"])
             status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001  Why: a forked child must never return into the template's loop.
         traceback.print_exc()
     finally:

@@ -1,0 +1,51 @@
+"""A child for the tests: answers what it is asked, on real pipes in a real process."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from typing import Any
+
+from pondkeeper.workers.frames import Pipe
+from pondkeeper.workers.interrupts import listen
+
+
+def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
+    interrupted: list[int] = []
+    listen(control, interrupted.append)
+    pipe.send({"op": "ready"})
+    while (message := pipe.receive()) is not None:
+        match message["op"]:
+            case "facts":
+                pipe.send(facts(config))
+            case "echo":
+                pipe.send(message)
+            case "data":
+                for _ in range(message["frames"]):
+                    pipe.send_data(b"x" * message["size_bytes"])
+                pipe.send({"op": "end"})
+            case "wait":
+                while not interrupted:
+                    time.sleep(0.001)
+                pipe.send({"op": "interrupted", "number": interrupted.pop()})
+            case "exit":
+                raise SystemExit(3)
+            case "hang":
+                time.sleep(600)
+
+
+def facts(config: dict[str, Any]) -> dict[str, Any]:
+    with open("/proc/self/oom_score_adj") as score, open("/proc/self/status") as status:
+        return {
+            "op": "facts",
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "environment": dict(os.environ),
+            "config": config,
+            "data_limit": resource.getrlimit(resource.RLIMIT_DATA)[0],
+            "oom_score_adj": int(score.read()),
+            "no_new_privileges": "NoNewPrivs:\t1" in status.read(),
+            "descriptors": sorted(int(name) for name in os.listdir("/proc/self/fd")),
+        }
