@@ -1,0 +1,87 @@
+"""The app: FastAPI with our routes, behind the gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pondkeeper import __version__
+from pondkeeper.errors import InvalidRequest, PondkeeperError
+from pondkeeper.server.context import Context
+from pondkeeper.server.gate import Gate, note_refusal
+from pondkeeper.server.metrics import DatabaseCollector, Meters
+from pondkeeper.server.openapi import document
+from pondkeeper.server.problems import envelope, of_framework, problem_headers
+from pondkeeper.server.routes import databases, executes, health, keys, metrics, queries, snapshots
+from pondkeeper.server.scopes import sees_private
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from pondkeeper.access.keyring import Keyring
+    from pondkeeper.databases.registry import Registry
+    from pondkeeper.databases.running import RunningQueries
+    from pondkeeper.settings import Settings
+
+
+class KeeperApp(FastAPI):
+    """FastAPI inside the gate. `context` is what the routes work with."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(title="Pondkeeper", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
+        self.context = context
+        query, execute = queries.QueryHandler(context), executes.ExecuteHandler(context)
+        self._shortcuts: dict[str, ASGIApp] = {"query": query, "execute": execute}
+        self.include_router(queries.make_router(context, query))
+        self.include_router(executes.make_router(execute))
+        for noun in (databases, snapshots, keys, health, metrics):
+            self.include_router(noun.make_router(context))
+        self.add_exception_handler(PondkeeperError, _refused)
+        self.add_exception_handler(HTTPException, _framework_refused)
+        self.add_exception_handler(RequestValidationError, _framework_refused)
+        self.add_exception_handler(Exception, _failed)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """FastAPI's stack, with the gate before all of it."""
+        return Gate(super().build_middleware_stack(), self.context, self._shortcuts)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = document(self)
+        return self.openapi_schema
+
+
+def create_app(registry: Registry, running: RunningQueries, keys_: Keyring, settings: Settings) -> KeeperApp:
+    """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
+    meters = Meters()
+    meters.registry.register(DatabaseCollector(registry, running))
+    return KeeperApp(Context(registry, running, keys_, settings, meters))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PondkeeperError)
+    note_refusal(error, request.scope)
+    return _problem(error, with_private=sees_private(request.scope))
+
+
+async def _framework_refused(_: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return _problem(of_framework(error))
+    return _problem(InvalidRequest("The path or its parameters are not of the expected shape."))
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    return _problem(PondkeeperError())
+
+
+def _problem(error: PondkeeperError, *, with_private: bool = False) -> Response:
+    body = envelope(error, with_private=with_private)
+    response = Response(body, status_code=error.http_status)
+    response.raw_headers = problem_headers(error, body)
+    return response

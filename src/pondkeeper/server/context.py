@@ -1,0 +1,42 @@
+"""What the routes work with: the rooms below, and the server's own state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pondkeeper.access.authorize import authorize
+from pondkeeper.server.scopes import caller_of
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from pondkeeper.access.authorize import Action
+    from pondkeeper.access.keyring import Keyring
+    from pondkeeper.databases.database import Database
+    from pondkeeper.databases.registry import Registry
+    from pondkeeper.databases.running import RunningQueries
+    from pondkeeper.server.metrics import Meters
+    from pondkeeper.settings import Settings
+
+
+@dataclass
+class Context:
+    """One per app. `is_stopping` is set when the drain begins."""
+
+    registry: Registry
+    running: RunningQueries
+    keys: Keyring
+    settings: Settings
+    meters: Meters
+    is_stopping: bool = False
+
+    def database(self, scope: Scope, action: Action) -> Database:
+        """The database that the path names, or the only one, for a caller who may do that to it."""
+        name = scope["path_params"].get("name")
+        if name is not None:
+            authorize(caller_of(scope), action, name)
+            return self.registry.get(name)
+        database = self.registry.get(None)
+        authorize(caller_of(scope), action, database.name)
+        return database

@@ -1,0 +1,146 @@
+"""The metrics: what the server counts itself, and what it asks of the databases when somebody scrapes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from pondkeeper import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client import Metric
+
+    from pondkeeper.databases.registry import Registry
+    from pondkeeper.databases.running import RunningQueries
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+REQUEST_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Meters:
+    """What the server counts. One per app, with a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "pondkeeper_http_requests", "Requests answered.", ["route", "method", "status"], registry=self.registry
+        )
+        self._request_s = Histogram(
+            "pondkeeper_http_request_seconds",
+            "From the head of a request to the end of its answer.",
+            ["route"],
+            buckets=REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._queries = Counter(
+            "pondkeeper_queries",
+            "Queries by outcome: ok, cut, gone or an error's code.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._writes = Counter(
+            "pondkeeper_writes", "Writes by outcome: committed or an error's code.", ["outcome"], registry=self.registry
+        )
+        self._answer_bytes = Counter(
+            "pondkeeper_answer_bytes", "Bytes of answers to queries.", ["format"], registry=self.registry
+        )
+        self.connections = Gauge("pondkeeper_http_connections", "Open connections of clients.", registry=self.registry)
+        info = Gauge("pondkeeper_info", "The version of Pondkeeper.", ["version"], registry=self.registry)
+        info.labels(__version__).set(1)
+
+    def request(self, route: str, method: str, status: int, elapsed_s: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, method if method in _METHODS else "other", status).inc()
+        self._request_s.labels(route).observe(elapsed_s)
+
+    def query(self, outcome: str) -> None:
+        """A query has ended."""
+        self._queries.labels(outcome).inc()
+
+    def write(self, outcome: str) -> None:
+        """A write has ended."""
+        self._writes.labels(outcome).inc()
+
+    def answer(self, format_: str, size_bytes: int) -> None:
+        """An answer was sent."""
+        self._answer_bytes.labels(format_).inc(size_bytes)
+
+    def scrape(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class DatabaseCollector:
+    """The state of databases, readers and queries, read from memory at each scrape."""
+
+    def __init__(self, registry: Registry, running: RunningQueries) -> None:
+        self._registry = registry
+        self._running = running
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of this moment."""
+        yield from _by_label("pondkeeper_readers", "Readers by state.", "state", self._registry.pool.states())
+        yield GaugeMetricFamily(
+            "pondkeeper_readers_waited_for", "Queries that wait for a reader.", self._registry.pool.waiting
+        )
+        yield CounterMetricFamily(
+            "pondkeeper_readers_ended",
+            "Readers that ended or were killed, and were replaced.",
+            self._registry.pool.kills,
+        )
+        yield GaugeMetricFamily("pondkeeper_running", "Queries and writes that run now.", len(self._running.list()))
+        yield from self._of_databases([database.status() for database in self._registry.all()])
+
+    def _of_databases(self, states: list[dict[str, Any]]) -> Iterator[Metric]:
+        for name, help_, kind, path in _OF_DATABASE:
+            values = {state["name"]: value for state in states if (value := _at(state, path)) is not None}
+            yield from _by_label(name, help_, "database", values, kind)
+
+
+# Each: name, help, kind, where in `Database.status()`.
+_OF_DATABASE: Final = (
+    ("pondkeeper_database_ready", "1 when the database can be queried.", GaugeMetricFamily, ("state",)),
+    ("pondkeeper_snapshot_version", "The newest version.", GaugeMetricFamily, ("snapshot", "version")),
+    ("pondkeeper_snapshot_age_seconds", "Since it was published.", GaugeMetricFamily, ("snapshot", "age_s")),
+    ("pondkeeper_snapshot_size_bytes", "Its size.", GaugeMetricFamily, ("snapshot", "size_bytes")),
+    ("pondkeeper_publish_last_bytes", "Bytes that the last publish copied.", GaugeMetricFamily, ("snapshot", "bytes_copied")),
+    ("pondkeeper_publish_last_ms", "How long the copier took for it.", GaugeMetricFamily, ("snapshot", "elapsed_ms")),
+    ("pondkeeper_publishes", "Versions published.", CounterMetricFamily, ("counters", "publishes")),
+    ("pondkeeper_publish_bytes", "Bytes copied by publishes.", CounterMetricFamily, ("counters", "publish_bytes")),
+    ("pondkeeper_publish_seconds", "Time that publishes took.", CounterMetricFamily, ("counters", "publish_s")),
+    ("pondkeeper_commits", "Transactions committed by the writer.", CounterMetricFamily, ("counters", "commits")),
+    ("pondkeeper_queue_depth", "Writes that wait for their turn.", GaugeMetricFamily, ("queue", "depth")),
+    ("pondkeeper_writer_open", "1 while the writer has the file open.", GaugeMetricFamily, ("writer", "is_open")),
+    ("pondkeeper_lease_waiting", "Programs that wait for the lease.", GaugeMetricFamily, ("lease", "waiting")),
+    ("pondkeeper_foreign", "Programs that have the file open without the lease.", GaugeMetricFamily, ("foreign",)),
+    ("pondkeeper_file_bytes", "Size of the database file.", GaugeMetricFamily, ("file", "size_bytes")),
+    ("pondkeeper_wal_bytes", "Size of its WAL.", GaugeMetricFamily, ("file", "wal_bytes")),
+)  # fmt: skip
+
+
+def _at(state: dict[str, Any], path: Iterable[str]) -> float | None:
+    """The number at that place of a status; None where there is none."""
+    found: Any = state
+    for step in path:
+        found = found.get(step) if isinstance(found, dict) else None
+    if isinstance(found, str):
+        return float(found == "ready")
+    if isinstance(found, list):
+        return float(len(found))
+    return None if found is None or isinstance(found, dict) else float(found)
+
+
+def _by_label(
+    name: str, help_: str, label: str, values: dict[str, Any], kind: Any = GaugeMetricFamily
+) -> Iterator[Metric]:
+    family = kind(name, help_, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    yield family

@@ -1,0 +1,39 @@
+"""Databases: GET /v1/databases, GET /v1/databases/{name}."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from pondkeeper.access.authorize import Action, authorize, is_allowed
+from pondkeeper.server.answers import Answer
+from pondkeeper.server.context import Context
+from pondkeeper.server.openapi import gives
+from pondkeeper.server.scopes import caller_of
+from pondkeeper.server.shapes import DatabaseList, DatabaseState
+
+
+def make_router(context: Context) -> APIRouter:
+    """The routes of databases."""
+    router = APIRouter(tags=["databases"])
+
+    @router.get(
+        "/v1/databases", summary="Every database", response_model=None, responses=gives(DatabaseList, "Their states.")
+    )
+    async def list_databases(request: Request) -> Answer:
+        """The state of every database that the key may see."""
+        key = caller_of(request.scope)
+        authorize(key, Action.DATABASES_LIST)
+        seen = [each for each in context.registry.all() if is_allowed(key, Action.DATABASE_STATUS, each.name)]
+        return Answer({"databases": [database.status() for database in seen]})
+
+    @router.get(
+        "/v1/databases/{name}",
+        summary="One database",
+        response_model=None,
+        responses=gives(DatabaseState, "Its state."),
+    )
+    async def get_database(request: Request, name: str) -> Answer:  # noqa: ARG001  # Why: FastAPI documents it
+        """Version, age of the snapshot, holder of the lease, queue, sizes. Answers whatever the database is doing."""
+        return Answer(context.database(request.scope, Action.DATABASE_STATUS).status())
+
+    return router

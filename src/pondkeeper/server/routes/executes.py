@@ -1,0 +1,106 @@
+"""Writes: POST …/execute."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from starlette.types import Receive, Scope, Send
+
+from pondkeeper.access.authorize import Action
+from pondkeeper.databases.requests import WriteOutcome, WriteRequest
+from pondkeeper.errors import OutcomeUnknown, PondkeeperError
+from pondkeeper.server.answers import Answer, Direct
+from pondkeeper.server.bodies import Decoder, ExecuteBody, tightest
+from pondkeeper.server.context import Context
+from pondkeeper.server.openapi import gives, takes
+from pondkeeper.server.scopes import caller_of, client_of
+from pondkeeper.server.shapes import WriteAnswer
+
+if TYPE_CHECKING:
+    from pondkeeper.databases.database import Database
+
+_decoder = Decoder(ExecuteBody)
+
+
+class ExecuteHandler:
+    """POST …/execute: the hot path of writing, plain ASGI."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._timeout_s = context.settings.writer.timeout_s
+        self._max_body_bytes = context.settings.server.max_body_bytes
+        self._writes: set[asyncio.Task[WriteOutcome]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Carry out one write."""
+        database = self._context.database(scope, Action.EXECUTE)
+        body = await _decoder.read(scope, receive, self._max_body_bytes)
+        request = WriteRequest(
+            statements=body.in_order(),
+            timeout_s=tightest(body.limits.timeout_s if body.limits else None, self._timeout_s),
+            key_id=caller_of(scope).id,
+            client=client_of(scope),
+        )
+        outcome = await self._counted(database, request)
+        rows_changed = outcome.rows_changed if body.statements is not None else outcome.rows_changed[0]
+        answer = {"outcome": outcome.outcome, "version": outcome.version, "rows_changed": rows_changed}
+        await Answer(answer)(scope, receive, send)
+
+    async def _counted(self, database: Database, request: WriteRequest) -> WriteOutcome:
+        try:
+            outcome = await self._to_its_end(database, request)
+        except PondkeeperError as error:
+            self._context.meters.write(error.code)
+            raise
+        self._context.meters.write(outcome.outcome)
+        return outcome
+
+    async def _to_its_end(self, database: Database, request: WriteRequest) -> WriteOutcome:
+        """Wait for the write. Why shielded: a write under way is not undone because its request is cancelled."""
+        task = asyncio.get_running_loop().create_task(database.execute(request))
+        self._writes.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # Why not KeeperStopping: that invites to try again, and the write may yet be committed.
+            raise OutcomeUnknown("The keeper stopped before it knew what became of the write.") from None
+
+    def _ended(self, task: asyncio.Task[WriteOutcome]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # Why: else asyncio complains when nobody is left to be told
+
+
+def make_router(handler: ExecuteHandler) -> APIRouter:
+    """The routes of writes."""
+    router = APIRouter(tags=["writes"])
+    documented: dict[str, Any] = {
+        "response_model": None,
+        "openapi_extra": takes(ExecuteBody, **_EXAMPLES),
+        "responses": gives(WriteAnswer, "It is committed and on disk.", example=_ANSWER_EXAMPLE),
+    }
+
+    @router.post("/v1/databases/{name}/execute", summary="Write to a database", **documented)
+    async def execute_in_database(name: str) -> Direct:  # noqa: ARG001  # Why: FastAPI documents the parameter from it
+        return Direct(handler)
+
+    @router.post("/v1/execute", summary="Write to the only database", **documented)
+    async def execute() -> Direct:
+        return Direct(handler)
+
+    return router
+
+
+_EXAMPLES = {
+    "one statement": {"sql": "INSERT INTO notes VALUES (?, ?)", "parameters": [1, "checked"]},
+    "an atomic list": {
+        "statements": [
+            {"sql": "UPDATE accounts SET balance = balance - $x WHERE id = 1", "parameters": {"x": 10}},
+            {"sql": "UPDATE accounts SET balance = balance + $x WHERE id = 2", "parameters": {"x": 10}},
+        ]
+    },
+}
+_ANSWER_EXAMPLE = {"outcome": "committed", "version": 43, "rows_changed": 1}

@@ -1,0 +1,167 @@
+"""The keeper as a process: what starts in which order, and how it stops. Behind `pondkeeper serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+import uvloop
+
+from pondkeeper import __version__
+from pondkeeper.access.keyring import Keyring
+from pondkeeper.databases.registry import Registry, database_files
+from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
+from pondkeeper.files.durable import make_folder, write_atomic
+from pondkeeper.files.locks import FlockFile
+from pondkeeper.server.app import create_app
+from pondkeeper.server.http_server import HttpServer
+from pondkeeper.server.listening import listen_control, listen_tcp
+from pondkeeper.server.narration import narrate
+from pondkeeper.settings import Settings, resolve, this_machine
+
+if TYPE_CHECKING:
+    import socket
+    from pathlib import Path
+
+    from pondkeeper.files.paths import Home
+
+LEAST_CLOSING_S = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = structlog.get_logger(__name__)
+
+
+def serve(path: Path, home: Home, settings: Settings) -> int:
+    """Keep the database at `path` (or those in the folder) until SIGTERM or SIGINT. Raises PondkeeperError at the start."""
+    narration = narrate(settings.log)
+    try:
+        uvloop.run(Keeper(path, home, settings).run())
+    finally:
+        narration.close()
+    return 0
+
+
+class Keeper:
+    """One keeper, from its first lock to its last.
+
+    Start: the home's lock, the databases' claims and children, the keys, the sockets, and at last the signs of it.
+    Stop: the other way round, each step also when one before it failed.
+    """
+
+    def __init__(self, path: Path, home: Home, settings: Settings) -> None:
+        machine = this_machine()
+        self._path = path
+        self._home = home
+        self._settings = resolve(settings, machine.cpus, machine.ram_bytes)
+        self._stopping = asyncio.Event()
+        self._server: HttpServer | None = None
+        self._stop_by = 0.0
+
+    async def run(self) -> None:
+        """Start, serve until told to stop, stop."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.stop)
+        async with AsyncExitStack() as steps:
+            await self._start(steps)
+            await self._stopping.wait()
+            _log.info("stopping", grace_s=self._settings.server.grace_s)
+        _log.info("stopped")
+
+    def stop(self) -> None:
+        """Begin to stop; told again, let nothing finish any more."""
+        grace_s = 0.0 if self._stopping.is_set() else self._settings.server.grace_s
+        self._stop_by = time.monotonic() + grace_s
+        if self._stopping.is_set() and self._server is not None:
+            self._server.hurry()
+        self._stopping.set()
+
+    @property
+    def _grace_left_s(self) -> float:
+        return max(0.0, self._stop_by - time.monotonic())
+
+    async def _start(self, steps: AsyncExitStack) -> None:
+        lock = steps.enter_context(await asyncio.to_thread(_lock_home, self._home))
+        assert lock.held
+        registry = Registry(database_files(self._path), self._home, self._settings)
+        await registry.start()
+        steps.push_async_callback(self._stop_registry, registry)
+        keys = await Keyring.open(self._home.control_db)
+        steps.push_async_callback(keys.close)
+        self._server = HttpServer(create_app(registry, registry.running, keys, self._settings))
+        sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
+        steps.push_async_callback(self._stop_server, self._server)
+        await self._server.start(sockets, listen_control(self._home.socket))
+        steps.callback(_take_away, self._home.socket, self._home.keeper_json)
+        await self._announce(registry, keys, _url(self._settings.server.host, sockets[0]))
+
+    async def _announce(self, registry: Registry, keys: Keyring, url: str) -> None:
+        note = _note(url, {database.name: str(database.paths.file) for database in registry.all()})
+        await asyncio.to_thread(write_atomic, self._home.keeper_json, msgspec.json.encode(note))
+        await asyncio.to_thread(registry.sign, url)
+        _log.info("serving", url=url, databases=list(note["databases"]), home=str(self._home.root))
+        token = await keys.ensure_admin_key()
+        sys.stderr.write(_welcome(url, list(note["databases"]), token))
+        sys.stderr.flush()
+
+    async def _stop_server(self, server: HttpServer) -> None:
+        await server.stop(self._grace_left_s)
+
+    async def _stop_registry(self, registry: Registry) -> None:
+        await registry.stop(max(LEAST_CLOSING_S, self._grace_left_s))
+
+
+def _lock_home(home: Home) -> FlockFile:
+    """The lock of the home. Raises KeeperRunning or DatabaseReadOnly."""
+    try:
+        make_folder(home.root)
+        lock = FlockFile(home.keeper_lock)
+        if lock.try_acquire():
+            return lock
+    except OSError as error:
+        raise DatabaseReadOnly("The keeper's home cannot be written.", private=str(error)) from error
+    note = _read_note(home)
+    who = f"pid {note.get('pid', 'unknown')}, {note.get('url', 'starting')}"
+    raise KeeperRunning(f"A keeper has this home already ({who}).", **note)
+
+
+def _read_note(home: Home) -> dict[str, Any]:
+    try:
+        said = msgspec.json.decode(home.keeper_json.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return {}
+    return {name: said[name] for name in ("pid", "url") if name in said}
+
+
+def _note(url: str, databases: dict[str, str]) -> dict[str, Any]:
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"pid": os.getpid(), "started_at": started_at, "url": url, "version": __version__, "databases": databases}
+
+
+def _take_away(*files: Path) -> None:
+    for file in files:
+        with suppress(FileNotFoundError):
+            file.unlink()
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    """Where clients on this machine find it."""
+    port = listening.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104  # Why: compared with, not listened on
+    return f"http://{name}:{port}"
+
+
+def _welcome(url: str, databases: list[str], token: str | None) -> str:
+    """What a person at the terminal wants to know; the token is written here and nowhere else."""
+    lines = [f"Pondkeeper {__version__} serves {', '.join(databases) or 'nothing yet'} at {url}"]
+    if token is not None:
+        lines += ["", f"Admin key, shown only now: {token}", ""]
+        lines += [f"  curl {url}/v1/databases -H 'Authorization: Bearer {token}'"]
+    return "\n".join(["", *lines, "", ""])

@@ -1,0 +1,149 @@
+"""The shapes of answers, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+
+class Column(Struct):
+    """A column of an answer, with DuckDB's name of its type."""
+
+    name: str
+    type: str
+
+
+class QueryAnswer(Struct):
+    """The answer of a query as JSON. docs/reference/types.md says how each type is written."""
+
+    columns: list[Column]
+    rows: list[list[Any]]
+    row_count: int
+    truncated: Annotated[bool, Meta(description="Whether a limit cut the answer.")]
+    limit: Annotated[str | None, Meta(description="The limit that cut it.")]
+    version: int
+    elapsed_ms: float
+
+
+class WriteAnswer(Struct):
+    """What became of a write."""
+
+    outcome: Annotated[str, Meta(description="committed; a refused or unknown outcome is an error.")]
+    version: Annotated[int, Meta(description="The version that contains it: pass it on as `at_least`.")]
+    rows_changed: Annotated[int | list[int], Meta(description="A number for one statement, a list for a list.")]
+
+
+class Error(Struct):
+    """An error; some carry more fields."""
+
+    code: str
+    message: str
+    remedy: str
+
+
+class Problem(Struct):
+    """The envelope of every error."""
+
+    error: Error
+
+
+class RunningEntry(Struct):
+    """A query or write on its way."""
+
+    id: str
+    kind: str
+    database: str
+    sql: str
+    key_id: str | None
+    client: str | None
+    state: str
+    elapsed_ms: float
+
+
+class RunningList(Struct):
+    """What runs now."""
+
+    queries: list[RunningEntry]
+
+
+class Cancelled(Struct):
+    """A query that was killed."""
+
+    id: str
+    state: str
+
+
+class DatabaseState(Struct):
+    """A database: version, snapshot, lease, queue, sizes; what holds it up."""
+
+    name: str
+    state: Annotated[str, Meta(description="ready, starting or unavailable")]
+    version: int | None
+    snapshot: dict[str, Any] | None
+    file: dict[str, Any]
+    lease: dict[str, Any]
+    foreign: Annotated[list[dict[str, Any]], Meta(description="Programs that have the file open without the lease.")]
+    writer: dict[str, Any]
+    queue: dict[str, Any]
+    problem: dict[str, Any] | None
+
+
+class DatabaseList(Struct):
+    """The databases that the key may see."""
+
+    databases: list[DatabaseState]
+
+
+class SnapshotEntry(Struct):
+    """A snapshot on disk."""
+
+    version: int
+    created_at: str
+    size_bytes: int
+    path: Annotated[str | UnsetType, Meta(description="Only for administrators.")] = UNSET
+
+
+class SnapshotList(Struct):
+    """The snapshots of a database, the newest first."""
+
+    snapshots: list[SnapshotEntry]
+
+
+class KeyEntry(Struct):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    role: str
+    databases: list[str]
+    state: Annotated[str, Meta(description="live, expired or revoked")]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    revoked_at: str | None
+
+
+class KeyList(Struct):
+    """Every key."""
+
+    keys: list[KeyEntry]
+
+
+class KeyMade(Struct):
+    """A new key; its token is shown this once."""
+
+    key: KeyEntry
+    token: str
+
+
+class KeyRevoked(Struct):
+    """A key that opens nothing any more."""
+
+    key: KeyEntry
+
+
+class Health(Struct):
+    """A health check that passed."""
+
+    status: str

@@ -1,0 +1,80 @@
+"""The answer of a query on its way to the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from pondkeeper.errors import PondkeeperError
+from pondkeeper.server.answers import send_whole
+from pondkeeper.server.exchange import AnswerCut
+from pondkeeper.server.formats import TELLS_WHEN_CUT
+from pondkeeper.server.problems import NO_SNIFF, NO_STORE
+
+if TYPE_CHECKING:
+    from starlette.types import Send
+
+    from pondkeeper.readers.answer import AnswerStream, Ending
+    from pondkeeper.server.scopes import Headers
+
+QUERY_ID: Final = b"pondkeeper-query-id"
+VERSION: Final = b"pondkeeper-version"
+ROW_COUNT: Final = b"pondkeeper-row-count"
+TRUNCATED: Final = b"pondkeeper-truncated"
+LIMIT: Final = b"pondkeeper-limit"
+
+_log = structlog.get_logger(__name__)
+
+
+async def send_answer(send: Send, stream: AnswerStream, format_: str) -> int:
+    """Send the whole answer and return its bytes. Whoever ends this early, ends the query.
+
+    Raises AnswerCut when the head was sent and the answer cannot be whole; nothing else once the head was sent.
+    """
+    headers = _headers(stream)
+    if stream.small is not None:
+        headers.append((b"content-length", b"%d" % len(stream.small)))
+        await send_whole(send, 200, headers, stream.small)
+        return len(stream.small)
+    try:
+        return await _send_pieces(send, stream, format_, headers)
+    finally:
+        await stream.cancel()
+
+
+async def _send_pieces(send: Send, stream: AnswerStream, format_: str, headers: Headers) -> int:
+    sent_bytes = 0
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async for piece in stream:
+            sent_bytes += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except PondkeeperError as error:
+        _log.info("an answer broke off", query_id=stream.query_id, error=error.to_wire(with_private=True))
+        raise AnswerCut from error
+    if stream.ending is not None and stream.ending.truncated and format_ not in TELLS_WHEN_CUT:
+        _log.info("an answer was cut by a limit", query_id=stream.query_id, limit=stream.ending.limit)
+        raise AnswerCut
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return sent_bytes
+
+
+def _headers(stream: AnswerStream) -> Headers:
+    headers = [
+        (b"content-type", stream.content_type.encode("latin-1")),
+        (QUERY_ID, stream.query_id.encode("latin-1")),
+        (VERSION, b"%d" % stream.version),
+        NO_STORE,
+        NO_SNIFF,
+    ]
+    if stream.ending is not None:
+        headers += _ending_headers(stream.ending)
+    return headers
+
+
+def _ending_headers(ending: Ending) -> Headers:
+    headers = [(ROW_COUNT, b"%d" % ending.row_count), (TRUNCATED, b"true" if ending.truncated else b"false")]
+    if ending.limit is not None:
+        headers.append((LIMIT, ending.limit.encode("latin-1")))
+    return headers
