@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socketserver
 import threading
@@ -88,7 +89,8 @@ class FakeKeeper:
                 reply = respond(request)
                 if reply.delay_s:
                     keeper.released.wait(reply.delay_s)
-                self.reply(reply)
+                with contextlib.suppress(ConnectionError):  # a client that has gone
+                    self.reply(reply)
 
             do_GET = do_POST = do_DELETE = handle_any  # noqa: N815  the names that http.server calls
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final
@@ -42,6 +43,10 @@ class ExamplesGroup(click.Group):
         super().format_epilog(ctx, formatter)
 
 
+class StdoutClosed(Exception):
+    """Whoever read our stdout has enough."""
+
+
 class LazyGroup(ExamplesGroup):
     """The program: command name → module, imported when the command is needed and not before."""
 
@@ -57,6 +62,14 @@ class LazyGroup(ExamplesGroup):
             return None
         found = import_module(self.modules[cmd_name]).command
         assert isinstance(found, click.Command)
+        return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            found = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:  # Why: click would end the program with 1, as if it had failed.
+            raise StdoutClosed from error
         return found
 
     def resolve_command(

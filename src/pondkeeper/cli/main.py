@@ -11,7 +11,7 @@ import click
 
 from pondkeeper import __version__
 from pondkeeper.cli import narration
-from pondkeeper.cli.help import SETTINGS, LazyGroup, example
+from pondkeeper.cli.help import SETTINGS, LazyGroup, StdoutClosed, example
 from pondkeeper.cli.target import outer_options
 from pondkeeper.errors import PondkeeperError
 
@@ -66,7 +66,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command line and return its exit code; errors are narrated, never traced."""
     try:
         code = cli.main(arguments, prog_name="pondkeeper", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show()
@@ -76,7 +75,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return narration.INTERRUPTED
-    except BrokenPipeError:
+    except StdoutClosed:
         return _reader_gone()
 
 

@@ -33,7 +33,7 @@ from pondkeeper.settings.values import shown
     type=click.Path(path_type=Path),
     help="Another settings file than pondkeeper.toml of the home.",
 )
-@click.option("--help-texts", is_flag=True, help="Show what each setting means.")
+@click.option("--meanings", "help_texts", is_flag=True, help="Show what each setting means.")
 @json_option
 @home_option
 def command(prefix: str, file: Path | None, help_texts: bool, as_json: bool, target: Target) -> None:

@@ -176,6 +176,9 @@ def _is_typed(context: click.Context, name: str) -> bool:
 
 
 def _complete_database(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001
-    home = context.params.get("home") or outer_home()
-    found = home_at(Path(home)) if home else search_home(Path.cwd())
+    """The names of databases for the Tab key. Trap: while completing, no command and no group has run."""
+    place: click.Context | None = context
+    while place is not None and not place.params.get("home"):
+        place = place.parent
+    found = home_at(Path(place.params["home"])) if place is not None else search_home(Path.cwd())
     return [name for name in database_names(found) if name.startswith(incomplete)] if found else []
