@@ -45,8 +45,8 @@ _BY_TEXT: Final[tuple[tuple[str, type[PondkeeperError]], ...]] = (
     (r"encrypted|encryption key|wrong (?:encryption )?key", DatabaseEncrypted),
     (r"Read-only file system|Permission denied|not writable|opened in read-only mode", DatabaseReadOnly),
     (
-        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|could not read enough bytes|magic bytes"
-        r"|Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
+        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|could not read enough bytes|magic bytes|"
+        + r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
         DatabaseUnreadable,
     ),
 )
@@ -68,7 +68,9 @@ _PARAMETER = re.compile(
     r"|Parameter argument/count mismatch|Invalid number of parameters|excess parameters|prepared statement parameters",
     re.IGNORECASE,
 )
-_WRITES = re.compile(r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.I)
+_WRITES = re.compile(
+    r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.IGNORECASE
+)
 
 
 def kind_of(error: BaseException) -> str:

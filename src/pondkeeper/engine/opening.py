@@ -35,6 +35,9 @@ _FENCED: Final[dict[str, str]] = {
 }
 
 
+Connection = duckdb.DuckDBPyConnection  # the name by which other rooms annotate it, without importing duckdb
+
+
 @dataclass(frozen=True)
 class ReaderConfig:
     """What one reader may use while it has one snapshot open."""
@@ -105,7 +108,7 @@ def _take_over(connection: duckdb.DuckDBPyConnection, config: WriterConfig) -> N
     # Why: past this many rows a commit would skip the WAL and write the file itself, while the copier reads it.
     connection.execute(f"SET auto_checkpoint_skip_wal_threshold = {_NEVER}")
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-    left_behind = os.path.exists(config.path + ".wal")
+    left_behind = Path(config.path + ".wal").exists()
     _lock_down(connection, config)
     if left_behind:
         # Trap: 1.5 loses entries of secondary indexes when rows replayed from a WAL meet a second WAL.

@@ -17,7 +17,7 @@ _MAX_DEPTH: Final = 64
 def bind(names: Iterable[str], given: object) -> Parameters | None:
     """`given` (a list, an object or nothing) as what binds the placeholders `names`; None when there are none."""
     expected = frozenset(names)
-    if given is None or given == [] or given == {}:
+    if given is None or given in ([], {}):
         if expected:
             raise _mismatch("The statement has placeholders and got no parameters.", expected, 0)
         return None
@@ -30,7 +30,9 @@ def bind(names: Iterable[str], given: object) -> Parameters | None:
 
 def _positional(expected: frozenset[str], given: list[Any]) -> list[Any]:
     if expected != {str(place) for place in range(1, len(given) + 1)}:
-        raise _mismatch("The parameters in the list do not fit the placeholders of the statement.", expected, len(given))
+        raise _mismatch(
+            "The parameters in the list do not fit the placeholders of the statement.", expected, len(given)
+        )
     return [_value(value, f"parameter {place}") for place, value in enumerate(given, 1)]
 
 
@@ -70,7 +72,9 @@ def _value(value: Any, where: str, depth: int = 0) -> Any:
 def _whole(value: int, where: str) -> int:
     # Trap: DuckDB turns an integer beyond 128 bits into a double without a word.
     if not _SMALLEST <= value <= _LARGEST:
-        raise ParameterInvalid(f"{where.capitalize()} has more than 128 bits.", remedy="Send it as a string and cast it.")
+        raise ParameterInvalid(
+            f"{where.capitalize()} has more than 128 bits.", remedy="Send it as a string and cast it."
+        )
     return value
 
 

@@ -28,7 +28,8 @@ _EXPLAIN: Final = re.compile(
     re.IGNORECASE,
 )
 _SECRET: Final = re.compile(
-    rf"{_SPACE}(?:CREATE|DROP){_SPACE}(?:OR{_SPACE}REPLACE{_SPACE})?(?:PERSISTENT|TEMPORARY|TEMP)?{_SPACE}SECRET\b", re.I
+    rf"{_SPACE}(?:CREATE|DROP){_SPACE}(?:OR{_SPACE}REPLACE{_SPACE})?(?:PERSISTENT|TEMPORARY|TEMP)?{_SPACE}SECRET\b",
+    re.IGNORECASE,
 )
 _PIVOTING: Final = re.compile(rf"{_SPACE}(?:CREATE|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 
@@ -136,7 +137,7 @@ def _wraps(connection: duckdb.DuckDBPyConnection, sql: str, shape: tuple[str, ..
     """Whether the text parses to the same statement inside parentheses."""
     try:
         return _shape(connection.extract_statements(f"SELECT * FROM {wrapped(sql)}")) == shape
-    except Exception:  # Why: whatever the parser raises, this text does not wrap.
+    except Exception:  # noqa: BLE001  Why: whatever the parser raises, this text does not wrap.
         return False
 
 
@@ -163,7 +164,7 @@ def _without_semicolons(sql: str) -> str:
     data = sql.encode()
     try:
         tokens = duckdb.tokenize(sql)
-    except Exception:  # Why: whatever the tokenizer raises on a guest's text, nothing can be cut off.
+    except Exception:  # noqa: BLE001  Why: whatever the tokenizer raises on a guest's text, nothing can be cut off.
         return sql
     cut = len(data)
     for offset, kind in reversed(tokens):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +9,14 @@ from itertools import chain
 from typing import Any, Final
 
 import duckdb
+import msgspec
 
 from pondkeeper.engine import parameters as placeholders
 from pondkeeper.engine.faults import translate, translated
 from pondkeeper.engine.render import arrow, csv, parquet
 from pondkeeper.engine.render import json as canonical
 from pondkeeper.engine.render.binding import Bound, bind
-from pondkeeper.engine.render.rows import BLOCK_BYTES, Ending, TextRows
+from pondkeeper.engine.render.rows import Ending, TextRows
 from pondkeeper.engine.render.types import Column
 from pondkeeper.engine.statements import ReadingStatement
 from pondkeeper.errors import InvalidRequest
@@ -28,6 +28,7 @@ CONTENT_TYPES: Final = {
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
 }
+CHUNK_BYTES: Final = 256 * 1024
 Chunk = bytes | memoryview
 _TAIL_BYTES: Final = 160  # Room for what follows the rows of a JSON answer.
 
@@ -65,7 +66,7 @@ def render(
     cursor: duckdb.DuckDBPyConnection,
     statement: ReadingStatement,
     parameters: object,
-    format: str,
+    format: str,  # noqa: A002  Why: it is the word of the API.
     max_rows: int,
     max_bytes: int,
     version: int,
@@ -159,7 +160,7 @@ def _gathered(pieces: Iterator[Chunk]) -> Iterator[Chunk]:
     waiting: list[Chunk] = []
     size = 0
     for piece in pieces:
-        if len(piece) >= BLOCK_BYTES:
+        if len(piece) >= CHUNK_BYTES:
             if waiting:
                 yield b"".join(waiting)
                 waiting, size = [], 0
@@ -167,17 +168,14 @@ def _gathered(pieces: Iterator[Chunk]) -> Iterator[Chunk]:
             continue
         waiting.append(piece)
         size += len(piece)
-        if size >= BLOCK_BYTES:
+        if size >= CHUNK_BYTES:
             yield b"".join(waiting)
             waiting, size = [], 0
     if size:
         yield b"".join(waiting)
 
 
-def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
+_dumps: Final = msgspec.json.Encoder().encode
 _PIECES: Final[dict[str, Callable[[Bound, _State, int, int], Iterator[Chunk]]]] = {
     "json": _json,
     "ndjson": _ndjson,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-import duckdb
 import pyarrow as pa
 
 from pondkeeper.engine.render import json, scalars, sql
@@ -160,7 +159,7 @@ class BatchLimits:
     def fitting(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The part of the batch that the limits allow; `limit` is set when that is not all of it."""
         if batch.num_rows > self._rows_left:
-            batch, self.limit = batch.slice(0, self._rows_left), "max_rows"
+            batch, self.limit = _head(batch, self._rows_left), "max_rows"
         if batch.get_total_buffer_size() > self._bytes_left:
             batch = self._by_bytes(batch)
         self.row_count += batch.num_rows
@@ -178,7 +177,12 @@ class BatchLimits:
                 high = middle - 1
         if low < batch.num_rows:
             self.limit = "max_bytes"
-        return batch.slice(0, low)
+        return _head(batch, low)
+
+
+def _head(batch: pa.RecordBatch, rows: int) -> pa.RecordBatch:
+    # Trap: a slice is written with the whole buffers of its strings; only a copy is as small as it looks.
+    return batch if rows >= batch.num_rows else batch.take(pa.array(range(rows), pa.int64()))
 
 
 def _size(batch: pa.RecordBatch) -> int:
@@ -196,7 +200,7 @@ def stream(
             writer.write_batch(fitting)
             yield sink.taken()
             if limits.limit:
-                writer.write_batch(batch.slice(0, 0), custom_metadata=cut_metadata(limits.ending))
+                writer.write_batch(_head(batch, 0), custom_metadata=cut_metadata(limits.ending))
                 break
     yield sink.taken()
 

@@ -48,9 +48,7 @@ def bind(cursor: duckdb.DuckDBPyConnection, statement: ReadingStatement, paramet
     return Bound(cursor, source, parameters, _columns(cursor, source, parameters))
 
 
-def _columns(
-    cursor: duckdb.DuckDBPyConnection, source: str, parameters: Parameters | None
-) -> tuple[Column, ...]:
+def _columns(cursor: duckdb.DuckDBPyConnection, source: str, parameters: Parameters | None) -> tuple[Column, ...]:
     query = f"SELECT * FROM {source}"
     if parameters is None or RELATIONS_TAKE_PARAMETERS:
         relation = cursor.sql(query, params=parameters)
@@ -59,9 +57,7 @@ def _columns(
     return tuple(Column(entry[0], described(entry[1])) for entry in found)
 
 
-def _explained(
-    cursor: duckdb.DuckDBPyConnection, statement: ReadingStatement, parameters: Parameters | None
-) -> Bound:
+def _explained(cursor: duckdb.DuckDBPyConnection, statement: ReadingStatement, parameters: Parameters | None) -> Bound:
     rows = cursor.execute(statement.sql, parameters).fetchall()
     names = [entry[0] for entry in cursor.description or []]
     values = ", ".join(f"({', '.join('?' for _ in row)})" for row in rows)

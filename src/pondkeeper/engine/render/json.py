@@ -141,11 +141,11 @@ def _union(kind: Type, reference: str, depth: int) -> str:
     return f"CASE {sql.text(sql.call('union_tag', reference))} {' '.join(cases)} END"
 
 
-def _variant(kind: Type, reference: str, depth: int) -> str:
+def _variant(_kind: Type, reference: str, _depth: int) -> str:
     return _embedded(sql.text(sql.call("to_json", reference)))
 
 
-def _json(kind: Type, reference: str, depth: int) -> str:
+def _json(_kind: Type, reference: str, _depth: int) -> str:
     return _embedded(sql.text(reference))
 
 

@@ -22,8 +22,8 @@ def stream(
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="snappy") as writer:
         group: list[pa.RecordBatch] = []
         rows = size_bytes = 0
-        for batch in source:
-            batch = limits.fitting(batch)
+        for whole in source:
+            batch = limits.fitting(whole)
             group.append(batch)
             rows, size_bytes = rows + batch.num_rows, size_bytes + batch.nbytes
             if rows >= _GROUP_ROWS or size_bytes >= _GROUP_BYTES or limits.limit:
