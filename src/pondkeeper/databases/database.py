@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
-from pondkeeper.databases.running import Running, RunningQueries
+from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.watching import Sight, look
 from pondkeeper.errors import (
     DatabaseBusy,
@@ -138,22 +138,23 @@ class Database:
         deadline = asyncio.get_running_loop().time() + request.timeout_s
         task = asyncio.current_task()
         assert task is not None
-        entry = self._register("query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
         stopped: list[PondkeeperError] = []
+        query_id = self._running.new_id()
+        entry = self._register(query_id, "query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
         try:
             snapshot = await self._snapshot_for(request, deadline)
-            stream = await self._pool.ask(self._question(entry.query_id, request, deadline), snapshot)
+            stream = await self._pool.ask(self._question(query_id, request, deadline), snapshot)
         except asyncio.CancelledError:
-            self._running.remove(entry.query_id)
+            self._running.remove(query_id)
             if stopped:
                 task.uncancel()
                 raise stopped[0] from None
             raise
         except BaseException:  # Why: whatever ended it, the query does not run any more.
-            self._running.remove(entry.query_id)
+            self._running.remove(query_id)
             raise
         entry.stop, entry.state = stream.stop, "streaming"
-        stream.on_finished(lambda: self._running.remove(entry.query_id))
+        stream.on_finished(lambda: self._running.remove(query_id))
         return stream
 
     def _question(self, query_id: str, request: ReadRequest, deadline: float) -> Question:
@@ -204,15 +205,18 @@ class Database:
         Raises PondkeeperError (nothing was applied) or OutcomeUnknown.
         """
         sql = "; ".join(statement for statement, _ in request.statements)
-        entry = self._register("write", sql, request, lambda reason: self.queue.cancel(entry.query_id, reason))
+        write_id = self._running.new_id()
+        self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
-            answer = await self.queue.execute(entry.query_id, request.statements, request.timeout_s)
+            answer = await self.queue.execute(write_id, request.statements, request.timeout_s)
         finally:
-            self._running.remove(entry.query_id)
+            self._running.remove(write_id)
         return WriteOutcome(answer["version"], answer["rows_changed"])
 
-    def _register(self, kind: str, sql: str, request: ReadRequest | WriteRequest, stop: Any) -> Running:
-        entry = Running(self._running.new_id(), kind, self.name, sql, request.key_id, request.client, stop)
+    def _register(
+        self, query_id: str, kind: str, sql: str, request: ReadRequest | WriteRequest, stop: Stop
+    ) -> Running:
+        entry = Running(query_id, kind, self.name, sql, request.key_id, request.client, stop)
         self._running.add(entry)
         return entry
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from pondkeeper.errors import PondkeeperError, QueryCancelled, QueryNotFound
 
+Stop = Callable[[PondkeeperError], None]
+
 
 @dataclass
 class Running:
@@ -21,7 +23,7 @@ class Running:
     sql: str
     key_id: str | None
     client: str | None
-    stop: Callable[[PondkeeperError], None]
+    stop: Stop
     state: str = "waiting"
     started_at: float = field(default_factory=time.time)
 

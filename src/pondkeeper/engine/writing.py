@@ -66,7 +66,7 @@ class Transaction:
 
     def _execute(self, sql: str, parameters: Parameters) -> int:
         statement = writing_statement(self._cursor, sql)
-        self._cursor.execute(statement.sql, bind(parameters, statement))
+        self._cursor.execute(statement.sql, bind(statement.parameter_names, parameters))
         return self._rows_changed()
 
     def _rows_changed(self) -> int:

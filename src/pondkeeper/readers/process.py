@@ -5,16 +5,15 @@ Messages in: `open` (a snapshot, while idle) and `query`. Messages out: `opened`
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from itertools import chain
-from pathlib import Path
 from typing import Any
-
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.opening import Connection, ReaderConfig, open_snapshot
-from pondkeeper.engine.render import Answer, render
+from pondkeeper.engine.render.answer import Answer, render
 from pondkeeper.engine.statements import reading_statement
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.workers.frames import Pipe
@@ -29,7 +28,7 @@ class Reader:
 
     def __init__(self, pipe: Pipe, config: dict[str, Any]) -> None:
         self._pipe = pipe
-        self._temp_directory = Path(config["temp_directory"])
+        self._temp_directory: str = config["temp_directory"]
         self._temp_limit_bytes: int = config["temp_limit_bytes"]
         self._connection: Connection | None = None
         self._opened: ReaderConfig | None = None
@@ -65,7 +64,7 @@ class Reader:
     def _open(self, snapshot: dict[str, Any]) -> Connection:
         """The connection on the snapshot asked for, opened anew unless it is the one we have."""
         config = ReaderConfig(
-            path=Path(snapshot["path"]),
+            path=snapshot["path"],
             memory_limit_bytes=snapshot["memory_limit_bytes"],
             threads=snapshot["threads"],
             temp_directory=self._temp_directory,
@@ -73,7 +72,7 @@ class Reader:
         )
         if self._connection is None or config != self._opened:
             self._close()
-            if not config.path.exists():
+            if not os.path.exists(config.path):
                 raise FileNotFoundError(config.path)
             self._connection = open_snapshot(config)
             self._opened = config
@@ -109,7 +108,7 @@ class Reader:
     def _send(self, answer: Answer) -> None:
         """Send the answer as it is made; one that is small in one piece."""
         chunks = answer.chunks()
-        first = []
+        first: list[bytes | memoryview] = []
         size_bytes = 0
         for chunk in chunks:
             first.append(chunk)
@@ -131,6 +130,7 @@ def _head(answer: Answer) -> dict[str, Any]:
 
 def _end(answer: Answer) -> dict[str, Any]:
     ending = answer.ending
+    assert ending is not None  # the chunks are exhausted
     return {"op": "end", "row_count": ending.row_count, "truncated": ending.truncated, "limit": ending.limit}
 
 

@@ -59,7 +59,8 @@ class Inbox:
         if len(self._partial) - start < length:
             return position
         self._frames.append(decode(bytes(memoryview(self._partial)[start : start + length])))
-        return start + length
+        end: int = start + length
+        return end
 
     def _push(self, piece: bytes) -> None:
         self._frames.append(piece)

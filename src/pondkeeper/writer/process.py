@@ -45,10 +45,10 @@ class Writer:
         self._paths = DatabasePaths(Path(config["file"]), Path(config["home"]))
         self._lease = Lease(self._paths, who="keeper", why="writes through the queue")
         self._engine = WriterConfig(
-            path=self._paths.file,
+            path=str(self._paths.file),
             memory_limit_bytes=config["memory_limit_bytes"],
             threads=config["threads"],
-            temp_directory=Path(config["temp_directory"]),
+            temp_directory=config["temp_directory"],
             temp_limit_bytes=config["temp_limit_bytes"],
         )
         self._idle_close_s: float = config["idle_close_s"]

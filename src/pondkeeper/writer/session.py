@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from pondkeeper.engine.opening import WriterConfig, open_database
@@ -12,8 +13,7 @@ class Session:
     """The open file. `recovered` says whether a WAL was there, so that its commits are not in any snapshot yet."""
 
     def __init__(self, config: WriterConfig) -> None:
-        wal = config.path.with_name(config.path.name + ".wal")
-        self.recovered = wal.exists() or not config.path.exists()
+        self.recovered = os.path.exists(config.path + ".wal") or not os.path.exists(config.path)
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
 
