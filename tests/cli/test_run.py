@@ -1,0 +1,260 @@
+"""`run` without a keeper: the lease, the program, its signals, and who is waited for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pondkeeper.files.locks import is_flocked
+from pondkeeper.files.paths import DatabasePaths, Home
+from tests.support.keeper import command_line, pondkeeper, program_environment, wait_until
+
+HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> DatabasePaths:
+    """A database with a home beside it, and nobody who keeps it."""
+    duckdb = pytest.importorskip("duckdb")
+    file = tmp_path / "pond.duckdb"
+    duckdb.connect(str(file)).close()
+    (tmp_path / ".pondkeeper").mkdir(mode=0o700)
+    return Home(tmp_path / ".pondkeeper").database(file)
+
+
+def start(paths: DatabasePaths, *arguments: str, options: tuple[str, ...] = (), **extra: str) -> subprocess.Popen[str]:
+    """`pondkeeper run OPTIONS -- ARGUMENTS` in the folder of the database."""
+    return subprocess.Popen(
+        command_line("run", *options, "--", *arguments),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=paths.file.parent,
+        env=program_environment(**extra),
+    )
+
+
+@contextmanager
+def holding(paths: DatabasePaths, *command: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A program that has the lease until its stdin ends; `command` prints a line when it is there."""
+    process = start(
+        paths,
+        *(command or (sys.executable, "-c", "import sys; print('there', flush=True); sys.stdin.read()")),
+        options=options,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        yield process
+    finally:
+        let_go(process)
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    """End the program by the end of its stdin."""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        assert stream is not None
+        if stream is process.stdout:
+            process.wait(20)
+        stream.close()
+
+
+def run(paths: DatabasePaths, *arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return pondkeeper("run", "--home", str(paths.home), *options, "--", *arguments)
+
+
+def test_a_program_gets_the_file_the_lease_and_its_own_exit_code(database: DatabasePaths) -> None:
+    """It finds the file in its environment, may open it for writing, and its exit code and output are ours."""
+    code = (
+        "import duckdb, os, sys; c = duckdb.connect(os.environ['PONDKEEPER_DATABASE']);"
+        "c.execute('CREATE TABLE t AS SELECT 42 AS a'); print('data'); sys.exit(7)"
+    )
+    done = run(database, sys.executable, "-c", code)
+
+    assert (done.returncode, done.stdout) == (7, "data\n")
+    assert "ended with 7" in done.stderr
+    assert not is_flocked(database.lease_lock)
+    assert not database.lease_json.exists()
+
+
+def test_two_programs_take_turns_and_say_who_is_waited_for(database: DatabasePaths) -> None:
+    """The second waits for the first, names it with its reason on stderr, and runs when it has ended."""
+    with holding(database, options=("--reason", "nightly load")) as first:
+        second = start(database, "echo", "mine")
+        assert second.stderr is not None
+        said = second.stderr.readline()
+        assert is_flocked(database.lease_lock)
+        let_go(first)
+        out, rest = second.communicate(timeout=20)
+
+    assert said.startswith("waiting for ")
+    assert str(first.pid) in said
+    assert "nightly load" in said
+    assert (out, second.returncode) == ("mine\n", 0)
+    assert "waiting" not in rest
+
+
+@pytest.mark.parametrize("options", [("--no-wait",), ("--wait", "100ms")])
+def test_who_does_not_want_to_wait_is_told_who_has_it(database: DatabasePaths, options: tuple[str, ...]) -> None:
+    """The program is not started; the exit code is that of a busy database, and the holder is named."""
+    with holding(database) as first:
+        done = run(database, "echo", "mine", options=options)
+
+    assert (done.returncode, done.stdout) == (6, "")
+    assert f"pid {first.pid}" in done.stderr
+
+
+def test_a_program_that_did_not_ask_is_named_and_waited_for(database: DatabasePaths) -> None:
+    """A plain script has the file open: it is named, waited for, and the lease is not given away meanwhile."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(database.file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "open\n"
+    refused = run(database, "echo", "mine", options=("--no-wait",))
+    waiting = start(database, "echo", "mine")
+    assert waiting.stderr is not None
+    said = waiting.stderr.readline()
+    assert is_flocked(database.lease_lock)
+    holder.stdin.close()
+    out, _ = waiting.communicate(timeout=20)
+    holder.wait()
+    holder.stdout.close()
+
+    assert (refused.returncode, refused.stdout) == (6, "")
+    assert f"pid {holder.pid}" in refused.stderr
+    assert f"pid {holder.pid}" in said
+    assert (out, waiting.returncode) == ("mine\n", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_passed_on(database: DatabasePaths, number: signal.Signals) -> None:
+    """What we are sent, the program gets, once; it decides what comes of it."""
+    code = (
+        "import signal, sys, time\nseen = []\n"
+        f"signal.signal({int(number)}, lambda *_: seen.append(1))\n"
+        "print('there', flush=True)\nwhile not seen: time.sleep(0.01)\n"
+        "time.sleep(0.3)\nsys.exit(40 + len(seen))"
+    )
+    process = start(database, sys.executable, "-c", code)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    process.send_signal(number)
+    process.communicate(timeout=20)
+
+    assert process.returncode == 41
+
+
+def test_ctrl_c_reaches_the_program_once(database: DatabasePaths) -> None:
+    """The terminal sends SIGINT to both of us: it is not passed on a second time, which would abort a dbt run."""
+    code = (
+        "import signal, sys, time\nseen = []\nsignal.signal(signal.SIGINT, lambda *_: seen.append(1))\n"
+        "print('there', flush=True)\nwhile not seen: time.sleep(0.01)\ntime.sleep(0.5)\nsys.exit(40 + len(seen))"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(database.file.parent)
+        os.execve(sys.executable, command_line("run", "--", sys.executable, "-c", code), program_environment())
+    shown = b""
+    while b"there" not in shown:
+        shown += os.read(terminal, 1024)
+    os.write(terminal, b"\x03")
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(status) == 41
+
+
+def test_a_program_that_a_signal_kills(database: DatabasePaths) -> None:
+    """128 + the signal, as every shell says it."""
+    assert run(database, "sh", "-c", "kill -KILL $$").returncode == 128 + 9
+
+
+def test_the_lease_lives_as_long_as_the_program(database: DatabasePaths) -> None:
+    """`kill -9` of `pondkeeper run` leaves the program running, and the lease with it, until the program ends."""
+    with_lease = start(database, sys.executable, "-c", "import sys; print('there', flush=True); sys.stdin.read()")
+    assert with_lease.stdout is not None
+    assert with_lease.stdout.readline() == "there\n"
+    with_lease.kill()
+    with_lease.wait()
+    assert is_flocked(database.lease_lock)
+    assert run(database, "echo", "mine", options=("--no-wait",)).returncode == 6
+    with_lease.communicate()  # closes its stdin
+    wait_until(lambda: not is_flocked(database.lease_lock), what="the end of the lease")
+
+    assert run(database, "echo", "mine", options=("--no-wait",)).returncode == 0
+
+
+def test_a_killed_waiter_leaves_the_queue(database: DatabasePaths) -> None:
+    """Who dies while it waits is in nobody's way: those behind it get their turn."""
+    with holding(database) as first:
+        waiter = start(database, "echo", "never")
+        assert waiter.stderr is not None
+        assert waiter.stderr.readline()
+        waiter.kill()
+        waiter.communicate()
+        let_go(first)
+        assert run(database, "echo", "mine", options=("--wait", "10s")).stdout == "mine\n"
+
+
+@pytest.mark.parametrize(("program", "code"), [("no-such-program-at-all", 127), ("/etc/passwd", 126)])
+def test_a_program_that_cannot_be_started(database: DatabasePaths, program: str, code: int) -> None:
+    """As shells do: 127 when there is none, 126 when it cannot be executed; the lease is free again."""
+    done = run(database, program)
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert program in done.stderr
+    assert not is_flocked(database.lease_lock)
+
+
+def test_options_after_the_program_are_its_own(database: DatabasePaths) -> None:
+    """Also without `--`, nothing after the program's name is read by us."""
+    done = pondkeeper("run", "--home", str(database.home), "echo", "--wait", "-x", "--help")
+
+    assert done.stdout == "--wait -x --help\n"
+
+
+def test_secrets_in_arguments_are_shown_to_nobody(database: DatabasePaths) -> None:
+    """Those who wait see the program's name, not what it was given."""
+    with holding(database, "sh", "-c", "echo there; cat; : password=hunter2"):
+        said = json.loads(database.lease_json.read_text())
+    with holding(database, "env", "postgres://me:hunter2@host=1", "sh", "-c", "echo there; cat"):
+        said_also = json.loads(database.lease_json.read_text())
+
+    assert said["who"] == "sh"
+    assert said_also["who"] == "env"
+
+
+def test_a_database_by_its_file_or_name(database: DatabasePaths, tmp_path: Path) -> None:
+    """With several databases one must be named; a file may be named that no home knows."""
+    (tmp_path / "other.duckdb").write_bytes(database.file.read_bytes())
+    refused = run(database, "echo")
+    by_name = run(database, "sh", "-c", "echo $PONDKEEPER_DATABASE", options=("-d", "other"))
+    by_file = run(database, "sh", "-c", "echo $PONDKEEPER_DATABASE", options=("-d", str(tmp_path / "other.duckdb")))
+    unknown = run(database, "echo", options=("-d", "third"))
+
+    assert refused.returncode == 2
+    assert "other, pond" in refused.stderr
+    assert by_name.stdout == by_file.stdout == f"{tmp_path / 'other.duckdb'}\n"
+    assert unknown.returncode == 2
+
+
+def test_a_program_sees_a_broken_pipe_as_usual(database: DatabasePaths) -> None:
+    """Python ignores SIGPIPE; the program must not inherit that, or `yes | head` never ends."""
+    began = time.monotonic()
+    done = run(database, "sh", "-c", "yes | head -1")
+
+    assert (done.returncode, done.stdout) == (0, "y\n")
+    assert time.monotonic() - began < 20
