@@ -60,6 +60,8 @@ class KeeperProtocol(HttpToolsProtocol):
         self._was_used = False
         self._refusal: PondkeeperError | None = None
         self._running: Exchange | None = None
+        self._framing_kept = b""
+        self._is_retold = False
         self._unsent_bytes = 0
         self._unsent_since = self._since
 
@@ -116,10 +118,23 @@ class KeeperProtocol(HttpToolsProtocol):
             self._check_size()
 
     def _ignore_upgrade(self, data: bytes, upgrade: httptools.HttpParserUpgrade) -> None:
-        """Stay with HTTP/1.1, as RFC 9110 lets us: Java's client asks for h2c on every first request."""
+        """Stay with HTTP/1.1, as RFC 9110 lets us: Java's client asks for h2c on every first request.
+
+        Trap: the parser takes the body of such a request for the other protocol. So a new parser is told, by a head of
+        our own, that a body comes.
+        """
         self.parser = httptools.HttpRequestParser(self)
+        if framing := self._framing_kept:
+            self._framing_kept, self._is_retold = b"", True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n")
+            self._is_retold = False
         if rest := data[upgrade.args[0] :]:
             self.data_received(rest)
+
+    def _framing(self) -> bytes:
+        """The headers that say how long the body is, when the parser would not read it."""
+        framing = (header for header in self.headers if header[0] in (b"content-length", b"transfer-encoding"))
+        return b"".join(b"%b: %b\r\n" % header for header in framing) if self.parser.should_upgrade() else b""
 
     def _check_size(self) -> None:
         if self._stage is Stage.HEAD and self._stage_bytes > self._bounds.max_head_bytes:
@@ -136,8 +151,16 @@ class KeeperProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
+        if self._is_retold:
+            return
         super().on_message_begin()
-        self._enter(Stage.HEAD)
+        if self._stage is not Stage.HEAD:
+            self._enter(Stage.HEAD)
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the URL."""
+        if not self._is_retold:
+            super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers after a chunked body are dropped, so that they never count as headers."""
@@ -146,9 +169,12 @@ class KeeperProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there: start the app, or queue behind the request before."""
+        if self._is_retold:
+            return
         self._check_head()
         self._enter(Stage.BODY)
         self._was_used = True
+        self._framing_kept = self._framing()
         exchange = self.cycle = self._new_exchange()
         if not self.is_busy:
             self._start_asgi_task(exchange, self.app)
@@ -160,6 +186,8 @@ class KeeperProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request has arrived as a whole."""
+        if self._framing_kept:
+            return
         super().on_message_complete()
         self._enter(Stage.IDLE)
 

@@ -14,6 +14,7 @@ from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives
 from pondkeeper.server.scopes import sees_private
 from pondkeeper.server.shapes import SnapshotEntry, SnapshotList
+from pondkeeper.snapshots.listing import list_snapshots
 
 
 def make_router(context: Context) -> APIRouter:
@@ -23,8 +24,6 @@ def make_router(context: Context) -> APIRouter:
     taken: dict[str, Any] = {"response_model": None, "responses": gives(SnapshotEntry, "It is published.")}
 
     async def list_them(request: Request) -> Answer:
-        from pondkeeper.snapshots.listing import list_snapshots
-
         database = context.database(request.scope, Action.SNAPSHOT_READ)
         found = await asyncio.to_thread(list_snapshots, database.paths)
         newest_first = sorted(map(asdict, found), key=lambda entry: -entry["version"])

@@ -1,0 +1,63 @@
+"""Streams are whole or visibly not, flow at the client's pace, and do not fill the memory."""
+
+from __future__ import annotations
+
+import resource
+import time
+
+import httpx
+import pytest
+
+from tests.server.conftest import Served
+
+
+def test_stream_arrives_whole(served: Served) -> None:
+    """A large answer comes in chunks, every byte of it, with its version in the head."""
+    with served.client() as client, client.stream("POST", "/v1/query", json={"sql": "stream 50 1000003"}) as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert response.headers["pondkeeper-version"] == "7"
+        assert "pondkeeper-row-count" not in response.headers
+        assert sum(len(part) for part in response.iter_raw()) == 50 * 1000003
+
+
+def test_connection_is_used_again_after_a_stream(served: Served) -> None:
+    """A stream that ended well leaves its connection in step."""
+    with served.client() as client:
+        for size in (1, 70_000, 3_000_000):
+            assert len(client.post("/v1/query", json={"sql": f"stream 3 {size}"}).content) == 3 * size
+        assert len(served.server._state.connections) == 1
+
+
+@pytest.mark.parametrize("what", ["break", "cut"])
+@pytest.mark.parametrize("format_", ["csv", "ndjson"])
+def test_answer_that_is_not_whole_is_not_taken_for_whole(served: Served, what: str, format_: str) -> None:
+    """An answer that breaks off, or that a limit cuts after its head, ends without its last chunk."""
+    with served.client() as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post(f"/v1/query?format={format_}", json={"sql": what})
+        assert client.post("/v1/query", json={"sql": "one"}).status_code == 200
+        text = client.get("/metrics").text
+    assert 'pondkeeper_queries_total{outcome="cut"} 1.0' in text
+    assert served.database.streams[0].is_cancelled
+
+
+@pytest.mark.parametrize("format_", ["json", "arrow", "parquet"])
+def test_answer_that_says_itself_that_it_is_cut_ends_well(served: Served, format_: str) -> None:
+    """Formats with a place for `truncated` are not aborted for it."""
+    with served.client() as client:
+        assert client.post(f"/v1/query?format={format_}", json={"sql": "cut"}).status_code == 200
+
+
+def test_slow_reader_slows_the_stream(served: Served) -> None:
+    """A client that pauses stops the stream; the keeper's memory does not grow with the answer."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with served.client() as client, client.stream("POST", "/v1/query", json={"sql": "stream 2000 1000000"}) as response:
+        parts = response.iter_raw()
+        next(parts)
+        stream = served.database.streams[-1]
+        time.sleep(0.3)
+        at_pause = stream.sent
+        time.sleep(0.3)
+        assert stream.sent == at_pause < 30
+        assert sum(len(part) for part in parts) > 1_900_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
