@@ -136,7 +136,8 @@ def _check(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | WriterC
         "temp_directory": config.temp_directory,
     }
     names = ", ".join(f"current_setting('{name}')::VARCHAR" for name in wanted)
-    found = connection.execute(f"SELECT {names}").fetchone() or ()
+    # Trap: a result that is not read to its end keeps its transaction open, and no CHECKPOINT gets past it.
+    [found] = connection.execute(f"SELECT {names}").fetchall()
     wrong = [f"{name} is {is_!r}" for (name, should), is_ in zip(wanted.items(), found, strict=True) if is_ != should]
     if wrong:
         raise DatabaseUnavailable(
