@@ -1,0 +1,62 @@
+"""The keeper's side of the copier: one child, one request at a time, a successor when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.spawning import ChildSpec, Template
+
+ENTRY = "pondkeeper.snapshots.process"
+OOM_SCORE_ADJ = 300
+
+
+class CopierDesk:
+    """Makes snapshots by asking the copier process."""
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+        self._child: Child | None = None
+        self._lock = asyncio.Lock()
+
+    async def publish(self, paths: DatabasePaths, version: int, keep: int) -> dict[str, Any]:
+        """Make the snapshot `version` of what the file holds now; the copier's report. Raises PondkeeperError."""
+        return await self._ask(
+            {
+                "op": "publish",
+                "version": version,
+                "source": str(paths.file),
+                "snapshots": str(paths.snapshots),
+                "links": [str(paths.published), str(paths.published_by_name)],
+                "keep": keep,
+            }
+        )
+
+    async def stop(self) -> None:
+        """End the copier; a half-made snapshot is removed by the next one."""
+        if self._child is not None:
+            self._child.kill()
+            await asyncio.shield(self._child.exited)
+            self._child = None
+
+    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        async with self._lock:
+            child = await self._started()
+            child.send(message)
+            try:
+                answer = await child.next_frame()
+            except ChildGone as gone:
+                self._child = None
+                raise WorkerDied("The copier died.", status=gone.status) from gone
+        assert isinstance(answer, dict)
+        if answer["op"] == "error":
+            raise PondkeeperError.from_wire({key: value for key, value in answer.items() if key != "op"})
+        return answer
+
+    async def _started(self) -> Child:
+        if self._child is None or self._child.exited.done():
+            self._child = await self._template.spawn(ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ))
+        return self._child
