@@ -16,20 +16,10 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.files.locks import is_flocked
-from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.paths import DatabasePaths
 from tests.support.keeper import command_line, pondkeeper, program_environment, wait_until
 
 HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> DatabasePaths:
-    """A database with a home beside it, and nobody who keeps it."""
-    duckdb = pytest.importorskip("duckdb")
-    file = tmp_path / "pond.duckdb"
-    duckdb.connect(str(file)).close()
-    (tmp_path / ".pondkeeper").mkdir(mode=0o700)
-    return Home(tmp_path / ".pondkeeper").database(file)
 
 
 def start(paths: DatabasePaths, *arguments: str, options: tuple[str, ...] = (), **extra: str) -> subprocess.Popen[str]:

@@ -75,6 +75,8 @@ def list_(every: bool, as_json: bool, target: Target) -> None:
     if target.is_remote:
         with target.client() as client:
             listed = client.keys()
+    elif not target.local_home().control_db.exists():
+        listed = []  # Why: looking must not make anything.
     else:
         with _keys(target) as keys:
             listed = [key.to_wire() for key in keys.all()]

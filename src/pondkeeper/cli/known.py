@@ -47,7 +47,8 @@ def keeper_of(home: Home) -> KeeperFile:
 
 def _files(databases: Any) -> list[Path]:
     """The files in keeper.json: `{"name": "/path/of.duckdb"}`."""
-    return [Path(file) for file in databases.values()] if isinstance(databases, dict) else []
+    files = databases.values() if isinstance(databases, dict) else ()
+    return [Path(file) for file in files if isinstance(file, str)]
 
 
 def serving_home(paths: DatabasePaths) -> Home | None:

@@ -75,6 +75,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return narration.INTERRUPTED
+    except OSError as error:
+        return narration.show_os_error(error)
     except StdoutClosed:
         return _reader_gone()
 

@@ -38,6 +38,13 @@ def show_error(error: PondkeeperError) -> None:
     say(f"  {error.remedy}")
 
 
+def show_os_error(error: OSError) -> int:
+    """What the operating system refused, and where; the exit code for it."""
+    where = f"{error.filename}: " if error.filename else ""
+    say(f"{click.style('error:', fg='red', bold=True)} {where}{error.strerror or error}")
+    return PondkeeperError.exit_code
+
+
 def has_colour() -> bool:
     """Whether stderr takes colours: a terminal, and NO_COLOR not set."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR")

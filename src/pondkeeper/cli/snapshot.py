@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes
 from pondkeeper.cli.target import Target, database_option, home_option, json_option, outer_options, target_options
 from pondkeeper.errors import SnapshotNotFound
+
+if TYPE_CHECKING:
+    from pondkeeper.snapshots.listing import SnapshotInfo
 
 
 @new_group(
@@ -68,22 +71,32 @@ def list_(database: str | None, as_json: bool, target: Target) -> None:
     elif not listed:
         say("there is no snapshot yet")
     else:
-        print_table(("version", "age", "size", "created at"), map(_row, listed), numbers=(0, 1, 2))
+        print_table(("version", "age", "size", "method", "open by"), map(_row, listed), numbers=(0, 1, 2))
 
 
 def _local(target: Target, database: str | None) -> list[dict[str, Any]]:
     from pondkeeper.snapshots.listing import list_snapshots
 
     found = list_snapshots(find_database(target.local_home(), database))
-    return [
-        {"version": each.version, "created_at": each.created_at, "size_bytes": each.size_bytes, "path": str(each.path)}
-        for each in sorted(found, key=lambda snapshot: snapshot.version, reverse=True)
-    ]
+    return [_wire(snapshot) for snapshot in found]
+
+
+def _wire(snapshot: SnapshotInfo) -> dict[str, Any]:
+    return {
+        "version": snapshot.version,
+        "created_at": snapshot.created_at.isoformat(timespec="milliseconds"),
+        "age_s": round(snapshot.age_s, 3),
+        "size_bytes": snapshot.size_bytes,
+        "method": snapshot.method,
+        "path": str(snapshot.path),
+        "open_by": [{"pid": holder.pid, "program": holder.program} for holder in snapshot.open_by],
+    }
 
 
 def _row(snapshot: dict[str, Any]) -> tuple[Any, ...]:
-    created_at = snapshot["created_at"]
-    return snapshot["version"], show_age(created_at), show_bytes(snapshot.get("size_bytes")), created_at
+    holders = [f"{holder['program']} ({holder['pid']})" for holder in snapshot.get("open_by") or []]
+    size = show_bytes(snapshot.get("size_bytes"))
+    return snapshot["version"], show_age(snapshot["created_at"]), size, snapshot.get("method"), ", ".join(holders)
 
 
 @command.command("take", examples=(example("after a program that wrote by itself", "pondkeeper snapshot take"),))

@@ -10,7 +10,7 @@ import click
 from pondkeeper.cli.help import example, new_command
 from pondkeeper.cli.known import KeeperFile, databases_of, keeper_of
 from pondkeeper.cli.output import print_json, print_table
-from pondkeeper.cli.quantities import age_s, show_age, show_bytes, show_seconds
+from pondkeeper.cli.quantities import show_age, show_bytes, show_seconds
 from pondkeeper.cli.target import Target, json_option, target_options
 from pondkeeper.errors import PondkeeperError
 
@@ -85,17 +85,17 @@ def _said(keeper: KeeperFile) -> dict[str, Any]:
 def seen(paths: DatabasePaths) -> dict[str, Any]:
     """What files and the kernel show of a database, in the shape of the keeper's own answer."""
     from pondkeeper.databases.watching import look
-    from pondkeeper.snapshots.listing import list_snapshots
+    from pondkeeper.snapshots.listing import newest_snapshot
 
     sight = look(paths, frozenset())
-    newest = max(list_snapshots(paths), key=lambda snapshot: snapshot.version, default=None)
+    newest = newest_snapshot(paths)
     snapshot = None
     if newest is not None:
-        age = age_s(newest.created_at)
+        created_at = newest.created_at.isoformat(timespec="milliseconds")
         snapshot = {
             "version": newest.version,
-            "created_at": newest.created_at,
-            "age_s": age,
+            "created_at": created_at,
+            "age_s": round(newest.age_s, 3),
             "size_bytes": newest.size_bytes,
         }
     return {

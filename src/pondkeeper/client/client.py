@@ -43,7 +43,7 @@ class Client:
         http: httpx.Client | None = None,
     ) -> None:
         http = http or remote_http(url, key, timeout_s=timeout_s)
-        self._transport = Transport(http, retry_for_s=retry_for_s)
+        self._transport = Transport(http, url, retry_for_s=retry_for_s)
         self._database = database
 
     @classmethod
@@ -56,8 +56,9 @@ class Client:
         retry_for_s: float = RETRY_FOR_S,
     ) -> Client:
         """A client of the keeper whose home this is, over its control socket: its owner needs no key."""
-        http = local_http(Home(Path(home)).socket, timeout_s=timeout_s)
-        return cls(database=database, retry_for_s=retry_for_s, http=http)
+        path = Home(Path(home)).socket
+        http = local_http(path, timeout_s=timeout_s)
+        return cls(str(path), database=database, retry_for_s=retry_for_s, http=http)
 
     # Reading
 

@@ -98,8 +98,9 @@ def _http(url: str, transport: httpx.HTTPTransport, headers: dict[str, str], tim
 class Transport:
     """Requests to one keeper: tries again while it says 503 with Retry-After, raises its errors by their codes."""
 
-    def __init__(self, http: httpx.Client, *, retry_for_s: float) -> None:
+    def __init__(self, http: httpx.Client, place: str, *, retry_for_s: float) -> None:
         self._http = http
+        self._place = place
         self._retry_for_s = retry_for_s
 
     def close(self) -> None:
@@ -138,7 +139,7 @@ class Transport:
         try:
             return self._http.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise KeeperNotRunning(private=str(error)) from error
+            raise KeeperNotRunning(private=f"{self._place}: {error}") from error
         except httpx.HTTPError as error:
             raise lost(error, writes=writes) from error
 

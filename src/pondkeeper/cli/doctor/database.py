@@ -128,11 +128,11 @@ def _claim(subject: str, paths: DatabasePaths, *, keeper_runs: bool) -> Iterator
 
 
 def _snapshots(subject: str, paths: DatabasePaths) -> Iterator[Finding]:
-    found = sorted(list_snapshots(paths), key=lambda snapshot: snapshot.version)
+    found = list_snapshots(paths)
     if not found:
         yield ok(subject, "no snapshot yet")
         return
-    newest = found[-1]
+    newest = found[0]
     size = sum(snapshot.size_bytes for snapshot in found)
     yield ok(subject, f"{len(found)} snapshots, {show_bytes(size)}; the newest is version {newest.version}")
     if not paths.published_by_name.exists():

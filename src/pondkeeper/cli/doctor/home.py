@@ -101,14 +101,14 @@ def _disks(home: Home, databases: list[DatabasePaths]) -> Iterator[Finding]:
     needed = max(LEAST_FREE_BYTES, largest)
     for place in _places(home, databases):
         free = shutil.disk_usage(place).free
-        text = f"{show_bytes(free)} free on the disk of {place.name or place}"
+        text = f"{show_bytes(free)} free on the disk of {place}"
         remedy = f"Make room: a first snapshot is a whole copy, so {show_bytes(needed)} should be free."
         level = problem if free < LEAST_FREE_BYTES else warning
         yield ok("disk", text) if free >= needed else level("disk", text, remedy)
         kind = file_system_of(place)
         if kind in NETWORK_FILE_SYSTEMS:
             remedy = "Keep databases on a local disk: locks over a network do not keep two writers apart."
-            yield warning("disk", f"{place.name} is on a network file system ({kind})", remedy)
+            yield warning("disk", f"{place} is on a network file system ({kind})", remedy)
 
 
 def _places(home: Home, databases: list[DatabasePaths]) -> list[Path]:
