@@ -27,7 +27,7 @@ from pondkeeper.readers.answer import AnswerStream
 from pondkeeper.readers.pool import Pool, Question
 from pondkeeper.readers.reader import Resources, Snapshot
 from pondkeeper.settings import Settings
-from pondkeeper.snapshots.copier import Copier
+from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.queue import WriteQueue, WriterLimits
@@ -47,7 +47,7 @@ class Database:
         settings: Settings,
         template: Template,
         pool: Pool,
-        copier: Copier,
+        copier: CopierDesk,
         running: RunningQueries,
     ) -> None:
         self.name = paths.name

@@ -20,12 +20,13 @@ from pondkeeper.readers.pool import ENTRY as READER
 from pondkeeper.readers.pool import Pool, PoolLimits
 from pondkeeper.readers.reader import Resources
 from pondkeeper.settings import Settings
-from pondkeeper.snapshots.copier import ENTRY as COPIER
-from pondkeeper.snapshots.copier import Copier
+from pondkeeper.snapshots.desk import ENTRY as COPIER
+from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.queue import ENTRY as WRITER
 
 SUFFIX = ".duckdb"
+PRELOADING = "pondkeeper.engine.preloading"  # first: it keeps the libraries from starting threads
 
 
 def database_files(path: Path) -> list[Path]:
@@ -47,9 +48,9 @@ class Registry:
         self.home = home
         self.running = RunningQueries()
         self._settings = settings
-        self._template = Template([READER, WRITER, COPIER])
+        self._template = Template([PRELOADING, READER, WRITER, COPIER])
         self.pool = Pool(self._template, _pool_limits(settings), home.temp)
-        self._copier = Copier(self._template)
+        self._copier = CopierDesk(self._template)
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
         for file in files:

@@ -12,7 +12,9 @@ PRIVATE_FOLDER = 0o700
 
 def make_folder(path: Path) -> None:
     """Make a private folder and its parents (0700); an existing one keeps its mode."""
-    path.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        make_folder(path.parent)  # Why: mkdir(parents=True) gives the parents the umask's mode, not ours.
+    path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
 
 
 def sync_folder(path: Path) -> None:
