@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pondkeeper.engine.writing import CheckpointPostponed
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import DatabaseUnavailable, PondkeeperError
 from pondkeeper.files.durable import sync_folder
 from pondkeeper.writer.session import Session
 
 POSTPONED_POLL_S = 0.01
+POSTPONED_LIMIT_S = 30.0
 SHORTEST_PAUSE_S = 0.002
 
 
@@ -83,12 +84,7 @@ class Publisher:
 
     def _checkpoint(self, session: Session, version: int) -> None:
         try:
-            while True:
-                try:
-                    session.checkpoint()
-                    break
-                except CheckpointPostponed:
-                    time.sleep(POSTPONED_POLL_S)
+            self._checkpoint_soon(session)
             sync_folder(self._folder)
         except (PondkeeperError, OSError) as error:
             self.failed = True
@@ -98,6 +94,18 @@ class Publisher:
             return
         elapsed_ms = (time.monotonic() - self._began_at) * 1000
         self._send({"op": "checkpointed", "version": version, "elapsed_ms": elapsed_ms})
+
+    def _checkpoint_soon(self, session: Session) -> None:
+        """CHECKPOINT, again and again while a transaction stands in the way; not for ever, since none of ours is long."""
+        while True:
+            try:
+                session.checkpoint()
+                return
+            except CheckpointPostponed as postponed:
+                if time.monotonic() - self._began_at > POSTPONED_LIMIT_S:
+                    message = f"DuckDB refused to checkpoint for {POSTPONED_LIMIT_S:g} s."
+                    raise DatabaseUnavailable(message, private=str(postponed.__cause__)) from postponed
+                time.sleep(POSTPONED_POLL_S)
 
     def report_failure(self, error: PondkeeperError) -> None:
         """Tell the keeper that nothing can be published right now."""
