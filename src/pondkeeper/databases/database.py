@@ -62,6 +62,7 @@ class Database:
         self._sight = Sight(state=[])
         self._known_state: FileState = []
         self._published_at = time.monotonic()
+        self._changed_by_others = True
         self._watcher: asyncio.Task[None] | None = None
         self._queue: WriteQueue | None = None
 
@@ -242,7 +243,9 @@ class Database:
 
     async def _publish(self, version: int) -> None:
         """The writer has made a checkpoint: let the copier take it, then show it to everybody."""
-        report = await self._copier.publish(self.paths, version, self._settings.snapshots.keep)
+        keep = self._settings.snapshots.keep
+        report = await self._copier.publish(self.paths, version, keep, compare=self._changed_by_others)
+        self._changed_by_others = False
         created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = ("size_bytes", "blocks", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
         details = {name: report[name] for name in fields}
@@ -280,6 +283,7 @@ class Database:
 
     async def _publish_changes(self) -> None:
         self.queue.publish_error = None
+        self._changed_by_others = True
         try:
             await self.take_snapshot(REPUBLISH_TIMEOUT_S)
         except PondkeeperError as error:

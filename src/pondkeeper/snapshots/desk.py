@@ -22,8 +22,11 @@ class CopierDesk:
         self._child: Child | None = None
         self._lock = asyncio.Lock()
 
-    async def publish(self, paths: DatabasePaths, version: int, keep: int) -> dict[str, Any]:
-        """Make the snapshot `version` of what the file holds now; the copier's report. Raises PondkeeperError."""
+    async def publish(self, paths: DatabasePaths, version: int, keep: int, *, compare: bool) -> dict[str, Any]:
+        """Make the snapshot `version` of what the file holds now; the copier's report. Raises PondkeeperError.
+
+        `compare`: somebody but our writer may have changed the file, so nothing is taken for granted.
+        """
         return await self._ask(
             {
                 "op": "publish",
@@ -32,6 +35,7 @@ class CopierDesk:
                 "snapshots": str(paths.snapshots),
                 "links": [str(paths.published), str(paths.published_by_name)],
                 "keep": keep,
+                "compare": compare,
             }
         )
 
