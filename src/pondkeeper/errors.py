@@ -212,11 +212,11 @@ class NotAcceptable(RequestRefused):
 
 
 class MediaTypeUnsupported(RequestRefused):
-    """The request body is of a type that is not understood."""
+    """The request body is encoded in a way that is not understood."""
 
     code = "media_type_unsupported"
     http_status = 415
-    default_remedy = "Send JSON with `Content-Type: application/json` and no Content-Encoding."
+    default_remedy = "Send the JSON as it is, without a Content-Encoding."
 
 
 class HeadTooLarge(RequestRefused):
