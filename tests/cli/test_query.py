@@ -210,7 +210,7 @@ def test_an_error_has_its_exit_code_and_its_remedy() -> None:
         done = pondkeeper("query", "SELECT 1", "--url", keeper.url)
 
     assert (done.returncode, done.stdout) == (4, "")
-    assert done.stderr == "error: The query took longer than 30 s. [query_timed_out]\n  Mend it.\n"
+    assert done.stderr == "error [query_timed_out]: The query took longer than 30 s.\n  Mend it.\n"
 
 
 def test_slow_things_say_so_from_two_seconds_on() -> None:

@@ -61,6 +61,16 @@ def serving_home(paths: DatabasePaths) -> Home | None:
         return Home(paths.home)
 
 
+def is_own_child(program: str) -> bool:
+    """Whether a program, as the kernel names it, is a reader, writer or copier of a keeper."""
+    return program.endswith("-m pondkeeper.workers.template")
+
+
+def who(program: str, pid: int) -> str:
+    """A program in words: `python load.py (pid 12)`, or `the keeper (pid 12)` for children of a keeper."""
+    return f"{'the keeper' if is_own_child(program) else program} (pid {pid})"
+
+
 def databases_of(home: Home) -> list[DatabasePaths]:
     """Every database of a home: those its keeper had, else the files beside the home."""
     files = keeper_of(home).databases or tuple(sorted(home.root.parent.glob(f"*{SUFFIX}")))

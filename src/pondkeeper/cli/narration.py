@@ -31,9 +31,9 @@ def warn(text: str) -> None:
 
 
 def show_error(error: PondkeeperError) -> None:
-    """An error on stderr: what happened, its code, where (for people at this machine), and what to do."""
-    say(f"{click.style('error:', fg='red', bold=True)} {error.message} {click.style(f'[{error.code}]', dim=True)}")
-    if error.private:
+    """An error on stderr: its code and what happened, details for people at this machine, and what to do."""
+    say(f"{click.style(f'error [{error.code}]:', fg='red', bold=True)} {error.message}")
+    if error.private and error.private != error.message:
         say(f"  {error.private}")
     say(f"  {error.remedy}")
 

@@ -13,7 +13,7 @@ import click
 
 from pondkeeper.cli.help import example, new_command
 from pondkeeper.cli.known import SUFFIX, database_at, find_database, serving_home
-from pondkeeper.cli.narration import Progress, say, warn
+from pondkeeper.cli.narration import QUIET_FOR_S, Progress, say, warn
 from pondkeeper.cli.quantities import DURATION, show_seconds
 from pondkeeper.cli.supervision import run_program
 from pondkeeper.cli.target import Target, home_option
@@ -111,10 +111,16 @@ def _take(lease: Lease, paths: DatabasePaths, wait_s: float) -> None:
 
 
 def _teller() -> Callable[[Holder | None, int], None]:
-    """Says who is waited for: at once, when that changes, and every half minute."""
+    """Says who is waited for: at once, when that changes, and every half minute.
+
+    The keeper's writer is not worth a word for two seconds: it gives the file back when it is idle.
+    """
     told: dict[str, float] = {}
+    quiet_until = time.monotonic() + QUIET_FOR_S
 
     def tell(holder: Holder | None, ahead: int) -> None:
+        if holder is not None and holder.who == "keeper" and time.monotonic() < quiet_until:
+            return
         who = holder.describe() if holder else "the queue to move on"
         text = f"waiting for {who}" + (f"; {ahead} before us" if ahead else "")
         if time.monotonic() - told.get(text, -TELL_AGAIN_S) >= TELL_AGAIN_S:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pondkeeper.cli.help import example, new_group
-from pondkeeper.cli.known import find_database
+from pondkeeper.cli.known import find_database, who
 from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes
@@ -94,7 +94,7 @@ def _wire(snapshot: SnapshotInfo) -> dict[str, Any]:
 
 
 def _row(snapshot: dict[str, Any]) -> tuple[Any, ...]:
-    holders = [f"{holder['program']} ({holder['pid']})" for holder in snapshot.get("open_by") or []]
+    holders = [who(holder["program"], holder["pid"]) for holder in snapshot.get("open_by") or []]
     size = show_bytes(snapshot.get("size_bytes"))
     return snapshot["version"], show_age(snapshot["created_at"]), size, snapshot.get("method"), ", ".join(holders)
 

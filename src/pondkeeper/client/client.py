@@ -98,12 +98,19 @@ class Client:
         at_least: int | None = None,
         **limits: Any,
     ) -> pa.Table:
-        """The whole answer as a pyarrow table; needs pyarrow, which is imported here and not before."""
+        """The whole answer as a pyarrow table; needs pyarrow, which is imported here and not before.
+
+        The metadata of its schema names the version, and where a limit cut the answer `pondkeeper.limit` names it.
+        """
         from pyarrow import ipc
 
         answer = self.stream(sql, parameters, format="arrow", database=database, at_least=at_least, **limits)
         with answer, ipc.open_stream(answer) as reader:
-            return reader.read_all()
+            table = reader.read_all()
+            answer.read()  # Why: what follows Arrow's end mark is the end of HTTP, which must have arrived too.
+        if answer.limit is None:
+            return table
+        return table.replace_schema_metadata({**(table.schema.metadata or {}), "pondkeeper.limit": answer.limit})
 
     def _stream(self, body: dict[str, Any], database: str | None, form: str) -> AnswerStream:
         accept = content_type(form)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
@@ -10,16 +9,12 @@ from typing import Final
 
 import httpx
 
+from pondkeeper.client.endings import TAIL_BYTES, limit_in
 from pondkeeper.client.transport import lost
 
 VERSION_HEADER: Final = "Pondkeeper-Version"
 QUERY_HEADER: Final = "Pondkeeper-Query-Id"
 LIMIT_HEADER: Final = "Pondkeeper-Limit"
-TAIL_BYTES: Final = 400
-# How a JSON answer ends. Anchored at the end, so that no value of a row can look like it.
-_JSON_END: Final = re.compile(
-    rb'"truncated":\s*true,\s*"limit":\s*"(\w+)",\s*"version":\s*\d+,\s*"elapsed_ms":[^"]*\}\s*\Z'
-)
 
 
 class AnswerStream:
@@ -32,7 +27,8 @@ class AnswerStream:
         self._response = response
         self._chunks = response.iter_bytes()
         self._pending: deque[bytes] = deque()
-        self._tail = b""
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
 
     @property
     def content_type(self) -> str:
@@ -56,10 +52,7 @@ class AnswerStream:
 
         An NDJSON or CSV answer that does not fit into one piece cannot say it: the keeper breaks it off instead.
         """
-        if (said := self.header(LIMIT_HEADER)) is not None:
-            return said
-        found = _JSON_END.search(self._tail) if self.content_type.startswith("application/json") else None
-        return found[1].decode() if found else None
+        return self.header(LIMIT_HEADER) or limit_in(self.content_type, b"".join(self._tail))
 
     def header(self, name: str) -> str | None:
         """Any header of the answer's head."""
@@ -96,9 +89,15 @@ class AnswerStream:
             chunk = next(self._chunks, b"")
         except httpx.HTTPError as error:
             raise lost(error) from error
-        if chunk:
-            self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+        self._keep(chunk)
         return chunk
+
+    def _keep(self, chunk: bytes) -> None:
+        """Remember the last pieces: the end of an answer says whether it was cut."""
+        self._tail.append(chunk)
+        self._tail_bytes += len(chunk)
+        while self._tail_bytes - len(self._tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(self._tail.popleft())
 
     def readable(self) -> bool:
         return True

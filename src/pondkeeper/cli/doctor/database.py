@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
-from pondkeeper.cli.known import serving_home
+from pondkeeper.cli.known import is_own_child, serving_home, who
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
 from pondkeeper.errors import PondkeeperError
@@ -95,8 +95,8 @@ def _holders(subject: str, paths: DatabasePaths, *, keeper_runs: bool) -> Iterat
     if not holders:
         yield ok(subject, "no program has it open")
     for holder in holders:
-        text = f"{holder.program} (pid {holder.pid}) has it open for {'writing' if holder.writes else 'reading'}"
-        if (keeper_runs and "pondkeeper" in holder.program) or current_holder(paths) is not None:
+        text = f"{who(holder.program, holder.pid)} has it open for {'writing' if holder.writes else 'reading'}"
+        if (keeper_runs and is_own_child(holder.program)) or current_holder(paths) is not None:
             yield ok(subject, text)
         else:
             remedy = (
@@ -122,9 +122,9 @@ def _claim(subject: str, paths: DatabasePaths, *, keeper_runs: bool) -> Iterator
     home = serving_home(paths)
     if keeper_runs or home is None:
         return
-    who = next((f"{each.program} (pid {each.pid})" for each in holders_of(paths.claim_lock)), "another process")
+    whose = next((f"{each.program} (pid {each.pid})" for each in holders_of(paths.claim_lock)), "another process")
     remedy = f"Use that one, with --home {home.root}: two keepers cannot serve one database."
-    yield warning(subject, f"a keeper of another home serves it: {who}", remedy)
+    yield warning(subject, f"a keeper of another home serves it: {whose}", remedy)
 
 
 def _snapshots(subject: str, paths: DatabasePaths) -> Iterator[Finding]:
