@@ -46,7 +46,7 @@ class Run:
 
 def default_work() -> Path:
     """Where generated databases are kept between runs."""
-    named = os.environ.get("PONDKEEPER_BENCHMARKS")
+    named = os.environ.get("BENCHMARKS_WORK")
     return Path(named) if named else Path(tempfile.gettempdir()) / "pondkeeper-benchmarks"
 
 
