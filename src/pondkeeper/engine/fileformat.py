@@ -153,7 +153,8 @@ def read_block_use(descriptor: int, headers: Headers, of: Checksum = checksum) -
 def _check_length(size_bytes: int, use: BlockUse, header: DatabaseHeader) -> None:
     """Trap: the header counts blocks that an open transaction has reserved and not yet written; those may be missing."""
     whole = (size_bytes - HEADERS_BYTES) // header.block_size_bytes
-    if any(use.is_used(block) for block in range(whole, use.block_count)):
+    missing = use.block_count - whole
+    if missing > len(use.free) or any(map(use.is_used, range(whole, use.block_count))):
         raise DatabaseUnreadable("The database file is truncated: it is shorter than its header says.")
 
 

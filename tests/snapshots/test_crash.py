@@ -1,0 +1,111 @@
+"""A copier killed at any moment leaves whole versions and nothing else to see, and its successor goes on."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import duckdb
+import pytest
+
+from pondkeeper.errors import DatabaseBusy, QueryCancelled
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.snapshots.folders import visible_versions
+from tests.snapshots.operators import CopierProcess, look
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(180)  # sixteen kills, each with a look from a fresh process
+def test_kill_at_any_moment(
+    paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
+) -> None:
+    """After kill -9 in mid-publish every visible version is what its writer had, and the next publish works."""
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    writer.execute("create table t as select range i, uuid() u from range(1500000)")
+    writer.execute("create table state as select 0 v")
+    copier = start_copier()
+    answered, killed_before_answer = 0, 0
+    for version in range(1, 17):
+        writer.execute("update state set v = ?", [version])
+        writer.execute("create or replace table part as select * from t using sample 10%")
+        writer.execute("checkpoint")
+        copier.send(copier.publish_message(version))
+        time.sleep(chance.choice([0, chance.random() * 0.05, chance.random() * 0.2]))
+        copier.kill()
+        seen = visible_versions(paths.snapshots)
+        answered += version in seen
+        killed_before_answer += version not in seen
+        for old in seen[-2:]:
+            assert look(paths.snapshot(old), "select v from state") == [[old]], f"seed {seed}"
+        copier = start_copier()
+        if chance.random() < 0.7:
+            assert copier.publish(version)["version"] == version, "the same version may be asked for again"
+            assert look(paths.published, "select v from state") == [[version]], f"seed {seed}"
+            assert copier.verify(paths.snapshot(version))["damaged"] == []
+            assert len([entry for entry in paths.snapshots.iterdir() if entry.name.startswith(".private")]) <= 2
+    assert killed_before_answer >= 2, f"the kills came too late: {killed_before_answer}, {answered}, seed {seed}"
+
+
+def test_leftovers_of_a_dead_copier_are_removed(
+    paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
+) -> None:
+    """Half-made folders go, and a snapshot that was being asked for is read-only again, before the first publish."""
+    writer.execute("create table t as select 1 i")
+    writer.execute("checkpoint")
+    copier = start_copier(prepare=False)
+    copier.publish(1)
+    copier.publish(2)
+    copier.kill()
+    half_made = paths.snapshots / ".private-00000000"
+    half_made.mkdir()
+    (half_made / paths.file.name).write_bytes(b"half")
+    paths.snapshot(1).chmod(0o600)
+    start_copier(prepare=False).publish(3)
+    assert not half_made.exists()
+    assert paths.snapshot(2).stat().st_mode & 0o777 == 0o400
+    assert all(paths.snapshot(seen).stat().st_mode & 0o777 == 0o400 for seen in visible_versions(paths.snapshots))
+
+
+def test_the_copier_ends_with_its_keeper(
+    paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
+) -> None:
+    """When the keeper's ends of the sockets close, the copier ends by itself, also in the middle of a copy."""
+    writer.execute("create table t as select range i, uuid() u from range(3000000)")
+    writer.execute("checkpoint")
+    copier = start_copier()
+    copier.send(copier.publish_message(1))
+    time.sleep(0.02)
+    copier.stop()
+    assert copier.process.poll() is not None
+
+
+def test_two_copiers_never_work_on_one_folder(
+    paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
+) -> None:
+    """A second copier is refused while the first lives, and goes on when it is gone."""
+    writer.execute("create table t as select 1 i")
+    writer.execute("checkpoint")
+    first, second = start_copier(), start_copier()
+    first.publish(1)
+    with pytest.raises(DatabaseBusy):
+        second.publish(2)
+    first.kill()
+    assert second.publish(2)["version"] == 2
+
+
+def test_a_cancelled_publish_changes_nothing(
+    paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
+) -> None:
+    """The interrupt byte ends a copy between two blocks; nothing becomes visible, and the next publish works."""
+    writer.execute("create table t as select range i, uuid() u, md5(range::varchar) s from range(4000000)")
+    writer.execute("checkpoint")
+    copier = start_copier(prepare=False)
+    copier.send(copier.publish_message(1))
+    time.sleep(0.01)
+    copier.interrupt()
+    with pytest.raises(QueryCancelled):
+        copier.answer()
+    assert visible_versions(paths.snapshots) == []
+    assert look(copier.publish(2)["path"], "select count(*) from t") == [[4000000]]
