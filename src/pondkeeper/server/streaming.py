@@ -27,9 +27,10 @@ LIMIT: Final = b"pondkeeper-limit"
 _log = structlog.get_logger(__name__)
 
 
-async def send_answer(send: Send, stream: AnswerStream, format_: str) -> int:
+async def send_answer(send: Send, stream: AnswerStream, format_: str, asked: frozenset[str] = frozenset()) -> int:
     """Send the whole answer and return its bytes. Whoever ends this early, ends the query.
 
+    `asked` are the limits that the caller set: an answer that ends at one of them is what was asked for.
     Raises AnswerCut when the head was sent and the answer cannot be whole; nothing else once the head was sent.
     """
     headers = _headers(stream)
@@ -38,12 +39,12 @@ async def send_answer(send: Send, stream: AnswerStream, format_: str) -> int:
         await send_whole(send, 200, headers, stream.small)
         return len(stream.small)
     try:
-        return await _send_pieces(send, stream, format_, headers)
+        return await _send_pieces(send, stream, format_, headers, asked)
     finally:
         await stream.cancel()
 
 
-async def _send_pieces(send: Send, stream: AnswerStream, format_: str, headers: Headers) -> int:
+async def _send_pieces(send: Send, stream: AnswerStream, format_: str, headers: Headers, asked: frozenset[str]) -> int:
     sent_bytes = 0
     try:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -53,11 +54,16 @@ async def _send_pieces(send: Send, stream: AnswerStream, format_: str, headers: 
     except PondkeeperError as error:
         _log.info("an answer broke off", query_id=stream.query_id, error=error.to_wire(with_private=True))
         raise AnswerCut from error
-    if stream.ending is not None and stream.ending.truncated and format_ not in TELLS_WHEN_CUT:
+    if stream.ending is not None and not _may_end_here(stream.ending, format_, asked):
         _log.info("an answer was cut by a limit", query_id=stream.query_id, limit=stream.ending.limit)
         raise AnswerCut
     await send({"type": "http.response.body", "body": b"", "more_body": False})
     return sent_bytes
+
+
+def _may_end_here(ending: Ending, format_: str, asked: frozenset[str]) -> bool:
+    """Whether nobody can take the answer for more than it is: whole, cut where asked, or saying itself that it was cut."""
+    return not ending.truncated or ending.limit in asked or format_ in TELLS_WHEN_CUT
 
 
 def _headers(stream: AnswerStream) -> Headers:

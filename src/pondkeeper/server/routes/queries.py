@@ -61,7 +61,8 @@ class QueryHandler:
         if (exchange := exchange_of(scope)) is not None:
             exchange.cancel_when_gone = True
         stream = await database.query(request)
-        self._context.meters.answer(format_, await send_answer(send, stream, format_))
+        sent_bytes = await send_answer(send, stream, format_, asked_limits(request, self._limits))
+        self._context.meters.answer(format_, sent_bytes)
 
 
 def read_request(body: QueryBody, format_: str, allowed: ReaderSettings, key: Key, client: str) -> ReadRequest:
@@ -80,6 +81,12 @@ def read_request(body: QueryBody, format_: str, allowed: ReaderSettings, key: Ke
         key_id=key.id,
         client=client,
     )
+
+
+def asked_limits(request: ReadRequest, allowed: ReaderSettings) -> frozenset[str]:
+    """The limits of an answer's length that the caller has set tighter than ours."""
+    names = ("max_rows", "max_bytes")
+    return frozenset(name for name in names if getattr(request, name) < getattr(allowed, name))
 
 
 def make_router(context: Context, handler: QueryHandler) -> APIRouter:
