@@ -59,6 +59,15 @@ def test_query_passes_everything_on(served: Served, path: str) -> None:
     assert request.client.startswith("127.0.0.1:")
 
 
+def test_forwarded_headers_are_not_believed(served: Served) -> None:
+    """Who asks is who is connected, whatever the request says of itself."""
+    with served.client() as client:
+        client.post(
+            "/v1/query", json={"sql": "one"}, headers={"X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https"}
+        )
+    assert str(served.database.requests[-1].client).startswith("127.0.0.1:")
+
+
 def test_execute_answers_for_one_and_for_a_list(served: Served) -> None:
     """One statement answers with a number of rows, a list with a list, and both with the version."""
     with served.client() as client:

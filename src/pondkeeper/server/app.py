@@ -21,7 +21,7 @@ from pondkeeper.server.scopes import sees_private
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import Receive, Scope, Send
 
     from pondkeeper.access.keyring import Keyring
     from pondkeeper.databases.registry import Registry
@@ -36,7 +36,7 @@ class KeeperApp(FastAPI):
         super().__init__(title="Pondkeeper", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.context = context
         query, execute = queries.QueryHandler(context), executes.ExecuteHandler(context)
-        self._shortcuts: dict[str, ASGIApp] = {"query": query, "execute": execute}
+        self._gate = Gate(super().__call__, context, {"query": query, "execute": execute})
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         for noun in (databases, snapshots, keys, health, metrics):
@@ -46,9 +46,9 @@ class KeeperApp(FastAPI):
         self.add_exception_handler(RequestValidationError, _framework_refused)
         self.add_exception_handler(Exception, _failed)
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """FastAPI's stack, with the gate before all of it."""
-        return Gate(super().build_middleware_stack(), self.context, self._shortcuts)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request: through the gate, and what it does not answer itself through FastAPI."""
+        await self._gate(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document, made once."""

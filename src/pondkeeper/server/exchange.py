@@ -47,8 +47,12 @@ class Exchange(RequestResponseCycle):
     _head = b""
 
     def gone(self) -> None:
-        """The connection is lost: end the work that nobody waits for any more."""
-        if self.cancel_when_gone and self.task is not None and not self.response_complete:
+        """The connection is lost: tell the app, and end the work that nobody waits for any more."""
+        if self.response_complete:
+            return
+        self.disconnected = True
+        self.message_event.set()
+        if self.cancel_when_gone and self.task is not None:
             self.task.cancel()
 
     def say(self, error: PondkeeperError) -> bool:

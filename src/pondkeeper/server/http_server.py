@@ -31,7 +31,16 @@ class HttpServer:
     def __init__(self, app: KeeperApp, bounds: Bounds | None = None) -> None:
         self._app = app
         self._bounds = bounds or Bounds.of(app.context.settings.server, max_connections())
-        self._config = Config(app, lifespan="off", ws="none", http=KeeperProtocol, log_config=None, access_log=False)
+        # Why no proxy_headers: uvicorn would believe anybody on this machine who their request comes from.
+        self._config = Config(
+            app,
+            lifespan="off",
+            ws="none",
+            http=KeeperProtocol,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+        )
         self._config.load()
         self._state = ServerState()
         self._listeners: list[asyncio.Server] = []

@@ -8,7 +8,7 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from pondkeeper.errors import SettingInvalid
+from pondkeeper.errors import DatabaseReadOnly, SettingInvalid
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,9 +62,19 @@ def _unusable(host: str, port: int, error: OSError) -> SettingInvalid:
 
 
 def listen_control(path: Path) -> socket.socket:
-    """The control socket, 0600. What lies there is of a keeper that is gone: the caller holds the home's lock."""
-    with suppress(FileNotFoundError):
-        path.unlink()
+    """The control socket, 0600. What lies there is of a keeper that is gone: the caller holds the home's lock.
+
+    Raises DatabaseReadOnly.
+    """
+    try:
+        with suppress(FileNotFoundError):
+            path.unlink()
+        return _bind_control(path)
+    except OSError as error:
+        raise DatabaseReadOnly("The control socket cannot be made in the keeper's home.", private=str(error)) from error
+
+
+def _bind_control(path: Path) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Why through /proc: a socket address holds 107 bytes, and a home may lie deeper than that.
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

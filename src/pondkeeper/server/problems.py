@@ -9,13 +9,24 @@ from typing import Final
 import msgspec
 from starlette.exceptions import HTTPException
 
-from pondkeeper.errors import InvalidRequest, MethodNotAllowed, PondkeeperError, RouteNotFound
+from pondkeeper.errors import (
+    DatabaseEncrypted,
+    DatabaseReadOnly,
+    DatabaseTooNew,
+    DatabaseUnreadable,
+    InvalidRequest,
+    MethodNotAllowed,
+    PondkeeperError,
+    RouteNotFound,
+)
 from pondkeeper.server.scopes import Headers
 
 DEFAULT_RETRY_AFTER_S: Final = 1
 NO_STORE: Final = (b"cache-control", b"no-store")
 NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 JSON: Final = (b"content-type", b"application/json")
+# Why no Retry-After with these: it would make clients wait for what only a person can mend.
+LASTING: Final = (DatabaseUnreadable, DatabaseEncrypted, DatabaseTooNew, DatabaseReadOnly)
 _FRAMEWORK_ERRORS: Final = {404: RouteNotFound, 405: MethodNotAllowed, 422: InvalidRequest}
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -30,7 +41,7 @@ def problem_headers(error: PondkeeperError, body: bytes) -> Headers:
     """The headers that go with the envelope."""
     headers = [JSON, (b"content-length", b"%d" % len(body)), NO_STORE, NO_SNIFF]
     status = error.http_status
-    if status in (429, 503):
+    if status in (429, 503) and not isinstance(error, LASTING):
         headers.append((b"retry-after", b"%d" % _retry_after_s(error)))
     if status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="pondkeeper"'))
