@@ -58,6 +58,10 @@ class PondkeeperError(Exception):
             wire["private"] = self.private
         return wire
 
+    def again(self) -> PondkeeperError:
+        """The same error, to be raised once more. Trap: one object raised twice keeps the frames of both for ever."""
+        return self.from_wire(self.to_wire(with_private=True))
+
     @staticmethod
     def from_wire(wire: dict[str, Any]) -> PondkeeperError:
         """The error that `to_wire` described; an unknown code becomes a plain `PondkeeperError`."""

@@ -13,6 +13,7 @@ import structlog
 
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
+from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
 from pondkeeper.databases.watching import Sight, look
 from pondkeeper.errors import (
     DatabaseBusy,
@@ -58,7 +59,7 @@ class Database:
         self._pool = pool
         self._copier = copier
         self._running = running
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters = Waiters()
         self._sight = Sight(state=[])
         self._known_state: FileState = []
         self._published_at = time.monotonic()
@@ -87,7 +88,8 @@ class Database:
         if not found:
             return None
         newest = max(found, key=lambda snapshot: snapshot.version)
-        return SnapshotInfo(newest.version, str(newest.path), newest.created_at, newest.size_bytes)
+        created_at = newest.created_at.isoformat(timespec="milliseconds")
+        return SnapshotInfo(newest.version, str(newest.path), created_at, newest.size_bytes)
 
     def _make_queue(self, first_version: int) -> WriteQueue:
         writer = self._settings.writer
@@ -105,7 +107,14 @@ class Database:
             "home": str(self.paths.home),
             "temp_directory": str(self.paths.home / "temp" / f"writer-{self.name}"),
         }
-        return WriteQueue(self._template, config, limits, next_version=first_version, publish=self._publish)
+        return WriteQueue(
+            self._template,
+            config,
+            limits,
+            next_version=first_version,
+            publish=self._publish,
+            on_publish_error=self._waiters.failed,
+        )
 
     async def stop(self, grace_s: float) -> None:
         """Let writes end within the grace and close the file in order."""
@@ -177,26 +186,30 @@ class Database:
 
     async def _snapshot_for(self, request: ReadRequest, deadline: float) -> Snapshot:
         least = request.at_least or 0
+        if self.newest is None and is_lasting(problem := self.problem()):
+            raise problem
         if self.newest is None or self.newest.version < least:
-            await self._wait_for(least, deadline)
+            await self._wait_for(least, deadline, is_lasting if self.newest is None else is_never)
         assert self.newest is not None
         return Snapshot(self.name, self.newest.version, self.newest.path)
 
-    async def _wait_for(self, version: int, deadline: float) -> None:
+    async def _wait_for(self, version: int, deadline: float, gives_up_on: GivesUpOn) -> None:
         """Wait until `version` is published. Raises VersionNotReached, or why there is no snapshot at all."""
-        loop = asyncio.get_running_loop()
-        reached: asyncio.Future[None] = loop.create_future()
-        self._waiters.append((version, reached))
         try:
-            await asyncio.wait_for(reached, deadline - loop.time())
+            await self._waiters.wait(version, deadline, gives_up_on)
         except TimeoutError:
             raise self._not_reached(version) from None
 
     def _not_reached(self, version: int) -> PondkeeperError:
+        problem = self.problem()
         if self.newest is None:
-            return self.problem() or DatabaseUnavailable(f"Database {self.name!r} has no snapshot yet.")
+            return problem or DatabaseUnavailable(f"Database {self.name!r} has no snapshot yet.", retry_after_s=1)
         message = f"Version {version} was not published in time; the newest is {self.newest.version}."
-        return VersionNotReached(message, newest_version=self.newest.version)
+        if problem is None:
+            return VersionNotReached(message, newest_version=self.newest.version)
+        return VersionNotReached(
+            f"{message} {problem.message}", remedy=problem.remedy, newest_version=self.newest.version, cause=problem.code
+        )
 
     # Writing
 
@@ -229,7 +242,7 @@ class Database:
         version = self.queue.next_version
         await self.queue.republish(timeout_s)
         try:
-            await self._wait_for(version, deadline)
+            await self._wait_for(version, deadline, is_any)
         except VersionNotReached:
             raise self._busy() from None
         assert self.newest is not None
@@ -255,13 +268,7 @@ class Database:
         self.newest = snapshot
         self._published_at = time.monotonic()
         self._pool.publish(Snapshot(self.name, snapshot.version, snapshot.path))
-        remaining = []
-        for version, reached in self._waiters:
-            if version > snapshot.version:
-                remaining.append((version, reached))
-            elif not reached.done():
-                reached.set_result(None)
-        self._waiters = remaining
+        self._waiters.published(snapshot.version)
 
     # Watching
 
@@ -282,12 +289,11 @@ class Database:
         return self.newest is None or self._sight.state != self._known_state
 
     async def _publish_changes(self) -> None:
-        self.queue.publish_error = None
         self._changed_by_others = True
         try:
             await self.take_snapshot(REPUBLISH_TIMEOUT_S)
         except PondkeeperError as error:
-            _log.warning("the changed file could not be published", database=self.name, error=error.to_wire())
+            _log.debug("the changed file could not be published", database=self.name, error=error.to_wire())
             if not isinstance(error, DatabaseBusy):
                 await asyncio.sleep(PROBLEM_RETRY_S)
 
@@ -310,7 +316,8 @@ class Database:
 
     def problem(self) -> PondkeeperError | None:
         """What keeps the database from being published, if anything."""
-        return self._queue.publish_error if self._queue is not None else None
+        error = self._queue.publish_error if self._queue is not None else None
+        return error.again() if error is not None else None
 
     def status(self) -> dict[str, Any]:
         """Everything about the database, from memory: it never waits, and is at most one look old."""
@@ -362,4 +369,3 @@ def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[P
     if not stopped:
         stopped.append(reason)
         task.cancel()
-

@@ -45,7 +45,7 @@ _BY_TEXT: Final[tuple[tuple[str, type[PondkeeperError]], ...]] = (
     (r"encrypted|encryption key|wrong (?:encryption )?key", DatabaseEncrypted),
     (r"Read-only file system|Permission denied|not writable|opened in read-only mode", DatabaseReadOnly),
     (
-        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|could not read enough bytes|magic bytes|"
+        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|[Cc]ould not read enough bytes|magic bytes|"
         + r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
         DatabaseUnreadable,
     ),
@@ -96,7 +96,8 @@ def _message(error: BaseException, kind: str) -> str:
     """DuckDB's own words; those about the user's SQL keep everything, those about files lose their folders."""
     text = str(error).strip()
     if kind in _MACHINE or kind in ("permission", "out of memory", "invalid input") or isinstance(error, OSError):
-        return scrubbed(text)
+        # Why the first paragraph: what follows are links and advice for people who have the file in their own hands.
+        return scrubbed(text.split("\n\n")[0])
     return text
 
 

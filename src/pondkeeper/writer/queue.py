@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -29,6 +30,8 @@ ENTRY = "pondkeeper.writer.process"
 OOM_SCORE_ADJ = 300
 COMMIT_GRACE_S = 10.0
 REPUBLISH_AFTER_S = 1.0
+REPUBLISH_AT_MOST_S = 30.0
+REPUBLISH_TIMEOUT_S = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -71,11 +74,16 @@ class WriteQueue:
         *,
         next_version: int,
         publish: Callable[[int], Awaitable[None]],
+        on_publish_error: Callable[[PondkeeperError], None],
     ) -> None:
         self._template = template
         self._config = config
+        self._log = _log.bind(database=Path(config["file"]).stem)
         self._limits = limits
         self._publish = publish
+        self._on_publish_error = on_publish_error
+        self._republish_after_s = REPUBLISH_AFTER_S
+        self._republish_timer: asyncio.TimerHandle | None = None
         self._waiting: deque[Write] = deque()
         self._current: Write | None = None
         self._child: Child | None = None
@@ -190,7 +198,7 @@ class WriteQueue:
         try:
             await self.give_back(max(2.0, deadline - time.monotonic()))
         except TimeoutError:
-            _log.warning("the writer did not close in time; its commits are in the WAL")
+            self._log.warning("the writer did not close in time; its commits are in the WAL")
         child, self._child = self._child, None
         for task in list(self._tasks):
             task.cancel()
@@ -230,7 +238,7 @@ class WriteQueue:
                 if self._publishing is not None:  # Why: no writer may open the file while the copier reads a version.
                     await asyncio.wait({self._publishing})
                 if self._brake.delay_s:
-                    _log.warning("the writer dies at birth", next_start_in_s=self._brake.delay_s)
+                    self._log.warning("the writer dies at birth", next_start_in_s=self._brake.delay_s)
                     await asyncio.sleep(self._brake.delay_s)
                 self._child = await self._spawn()
                 self._task(self._listen(self._child, time.monotonic()))
@@ -309,27 +317,44 @@ class WriteQueue:
         self._publishing = self._task(self._publish_then_resume(frame["version"], self._child))
 
     def _on_publish_failed(self, frame: dict[str, Any]) -> None:
-        self.publish_error = PondkeeperError.from_wire(frame["error"])
-        _log.error("nothing can be published", error=self.publish_error.to_wire(with_private=True))
+        self._note_publish_error(PondkeeperError.from_wire(frame["error"]))
 
     async def _publish_then_resume(self, version: int, child: Child | None) -> None:
         try:
             await self._publish(version)
-            self.publish_error = None
+            self.publish_error, self._republish_after_s = None, REPUBLISH_AFTER_S
         except PondkeeperError as error:
-            self.publish_error = error
-            _log.error("publish failed", version=version, error=error.to_wire(with_private=True))
-            if child is not None:
-                asyncio.get_running_loop().call_later(REPUBLISH_AFTER_S, child.send, {"op": "publish", "timeout_s": 5.0})
+            self._note_publish_error(error, version=version)
+            self._republish_later()
         finally:
             if child is not None:
                 child.send({"op": "resume"})
+
+    def _note_publish_error(self, error: PondkeeperError, **where: Any) -> None:
+        """Keep it for the status; the log gets it once, however often the same thing fails again."""
+        before, self.publish_error = self.publish_error, error
+        is_news = before is None or (before.code, before.message) != (error.code, error.message)
+        log = self._log.error if is_news else self._log.debug
+        log("nothing can be published", error=error.to_wire(with_private=True), **where)
+        self._on_publish_error(error)
+
+    def _republish_later(self) -> None:
+        """Try again by and by: one timer, whatever fails meanwhile, and ever more patient."""
+        if self._republish_timer is not None:
+            self._republish_timer.cancel()
+
+        def again() -> None:
+            if self._child is not None:
+                self._child.send({"op": "publish", "timeout_s": REPUBLISH_TIMEOUT_S})
+
+        self._republish_timer = asyncio.get_running_loop().call_later(self._republish_after_s, again)
+        self._republish_after_s = min(2 * self._republish_after_s, REPUBLISH_AT_MOST_S)
 
     def _on_gone(self, status: int) -> None:
         self._child = None
         self._on_closed({"state": None})
         if not self._stopping:
-            _log.warning("the writer died", status=status)
+            self._log.warning("the writer died", status=status)
         write = self._current
         if write is None or write.outcome.done():
             return
