@@ -90,7 +90,8 @@ class Scene:
 @pytest.fixture
 def stage(start_keeper: StartKeeper, flights: Path) -> KeeperProcess:
     """A keeper on the flights warehouse, with a ledger in it."""
-    keeper = start_keeper(flights)
+    # Why: a write waits for dbt to give the lease back, and on a busy machine dbt takes longer than the default 20 s.
+    keeper = start_keeper(flights, "--write-timeout", "60s")
     outcome = keeper.client().execute(ledger.CREATE)
     answer = keeper.client().query(ledger.CHECK, at_least=outcome.version)
     assert ledger.faults(next(answer.dicts())) == []
@@ -108,7 +109,7 @@ def test_the_scene_plays(stage: KeeperProcess, tmp_path: Path, capsys: pytest.Ca
         pytest.skip("dbt is not installed beside this Python: script/test installs it")
     reads, writes = key(stage, "dashboards", "reader"), key(stage, "application", "writer")
     scene = Scene(stage, tmp_path, SECONDS)
-    scene.enter("http_client", *(f"client-{number}" for number in range(1, 9)), key=reads, pause_s=0.1)
+    scene.enter("http_client", *(f"client-{number}" for number in range(1, 9)), key=reads, pause_s=0.3)
     scene.enter("writer", "writer-1", key=writes)
     scene.enter("writer", "writer-2", key=writes, offset_s=0.5)
     scene.enter("dbt", "analyst", pause_s=8.0)
