@@ -137,6 +137,8 @@ def _stream(what: str, words: list[str], type_: str, request: ReadRequest) -> St
         return Stream(type_, pieces=[b"x" * int(words[1])] * int(words[0]))
     if what == "break":
         return Stream(type_, pieces=[b"x" * 100], breaks_with=PondkeeperError.from_wire({"code": "worker_died"}))
+    if what == "breakfirst":
+        return Stream(type_, breaks_with=PondkeeperError.from_wire({"code": "statement_failed"}))
     if what == "cut":
         return Stream(type_, pieces=[b"x" * 100], last=Ending(1, truncated=True, limit="max_rows"))
     truncated = what == "smallcut"

@@ -41,6 +41,23 @@ def test_answer_that_is_not_whole_is_not_taken_for_whole(served: Served, what: s
     assert served.database.streams[0].is_cancelled
 
 
+def test_answer_that_ends_where_the_caller_asked_is_whole(served: Served) -> None:
+    """A limit that the caller set is no surprise: CSV ends there in order. The server's own limit breaks it off."""
+    with served.client() as client:
+        asked = client.post("/v1/query?format=csv", json={"sql": "cut", "limits": {"max_rows": 5}})
+        assert asked.status_code == 200
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/v1/query?format=csv", json={"sql": "cut", "limits": {"max_bytes": 5}})
+
+
+def test_query_that_fails_before_its_first_byte_says_so(served: Served) -> None:
+    """As long as nothing was sent, a failure is an error in the envelope and not a broken answer."""
+    with served.client() as client:
+        response = client.post("/v1/query", json={"sql": "breakfirst"})
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "statement_failed"
+
+
 @pytest.mark.parametrize("format_", ["json", "arrow", "parquet"])
 def test_answer_that_says_itself_that_it_is_cut_ends_well(served: Served, format_: str) -> None:
     """Formats with a place for `truncated` are not aborted for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -31,7 +31,7 @@ async def send_answer(send: Send, stream: AnswerStream, format_: str, asked: fro
     """Send the whole answer and return its bytes. Whoever ends this early, ends the query.
 
     `asked` are the limits that the caller set: an answer that ends at one of them is what was asked for.
-    Raises AnswerCut when the head was sent and the answer cannot be whole; nothing else once the head was sent.
+    Raises what ended the query before its first byte; after that AnswerCut when the answer cannot be whole.
     """
     headers = _headers(stream)
     if stream.small is not None:
@@ -45,15 +45,23 @@ async def send_answer(send: Send, stream: AnswerStream, format_: str, asked: fro
 
 
 async def _send_pieces(send: Send, stream: AnswerStream, format_: str, headers: Headers, asked: frozenset[str]) -> int:
+    """Send the pieces as they come. The head waits for the first, so that a query that fails before it says so."""
+    start: dict[str, Any] | None = {"type": "http.response.start", "status": 200, "headers": headers}
     sent_bytes = 0
     try:
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for piece in stream:
+            if start is not None:
+                await send(start)
+                start = None
             sent_bytes += len(piece)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
     except PondkeeperError as error:
+        if start is not None:
+            raise
         _log.info("an answer broke off", query_id=stream.query_id, error=error.to_wire(with_private=True))
         raise AnswerCut from error
+    if start is not None:
+        await send(start)
     if stream.ending is not None and not _may_end_here(stream.ending, format_, asked):
         _log.info("an answer was cut by a limit", query_id=stream.query_id, limit=stream.ending.limit)
         raise AnswerCut

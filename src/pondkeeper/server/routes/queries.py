@@ -15,7 +15,7 @@ from pondkeeper.errors import PondkeeperError, QueryNotFound
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import Decoder, Limits, QueryBody, size_bytes, tightest
 from pondkeeper.server.context import Context
-from pondkeeper.server.exchange import AnswerCut
+from pondkeeper.server.exchange import AnswerCut, ClientGone
 from pondkeeper.server.formats import chosen_format
 from pondkeeper.server.openapi import gives, gives_answer, takes
 from pondkeeper.server.scopes import caller_of, client_of, exchange_of, header
@@ -47,7 +47,7 @@ class QueryHandler:
         except AnswerCut:
             outcome = "cut"
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientGone):
             outcome = "gone"
             raise
         finally:
