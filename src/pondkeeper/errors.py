@@ -11,7 +11,7 @@
     │   └── QueueFull  ReadersBusy  TooManyConnections
     ├── QueryCancelled            somebody asked for it
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
-    │   ├── DatabaseBusy  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
+    │   ├── DatabaseBusy  DatabaseMissing  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
     │   └── DiskFull
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
@@ -335,6 +335,13 @@ class DatabaseBusy(DatabaseUnavailable):
 
     code = "database_busy"
     default_remedy = "Wait for the holder that the message names, or end it; start it with `pondkeeper run --` so that it takes its turn."
+
+
+class DatabaseMissing(DatabaseUnavailable):
+    """The database file is not there any more; reads go on from its last snapshot."""
+
+    code = "database_missing"
+    default_remedy = 'Put the file back, or its newest snapshot: `install -m 600 "$(pondkeeper snapshot path)" FILE`.'
 
 
 class DatabaseUnreadable(DatabaseUnavailable):

@@ -68,6 +68,7 @@ _PARAMETER = re.compile(
     r"|Parameter argument/count mismatch|Invalid number of parameters|excess parameters|prepared statement parameters",
     re.IGNORECASE,
 )
+_LOCKED_AWAY = re.compile(r"Cannot open encrypted database")  # 1.5 calls it a catalog error
 _WRITES = re.compile(
     r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.IGNORECASE
 )
@@ -101,6 +102,11 @@ def _message(error: BaseException, kind: str) -> str:
     return text
 
 
+def _told(found: type[PondkeeperError], error: BaseException, kind: str) -> str | None:
+    """What happened, in DuckDB's words; of an encrypted file in ours, because DuckDB's name its path."""
+    return None if found is DatabaseEncrypted else _message(error, kind)
+
+
 def _busy(error: BaseException) -> DatabaseBusy:
     holder = _HOLDER.search(str(error))
     if holder is None:
@@ -115,6 +121,8 @@ def _busy(error: BaseException) -> DatabaseBusy:
 
 
 def _class_of(kind: str, text: str) -> type[PondkeeperError]:
+    if _LOCKED_AWAY.search(text):
+        return DatabaseEncrypted
     if _PARAMETER.search(text):
         return ParameterInvalid
     if kind == "out of memory":
@@ -140,7 +148,7 @@ def translate(error: BaseException) -> PondkeeperError:
     if not isinstance(error, duckdb.Error) and not _HEAD.match(text):
         return PondkeeperError(f"The engine failed: {type(error).__name__}.", private=f"{type(error).__name__}: {text}")
     found = _class_of(kind, text)
-    translated = _busy(error) if found is DatabaseBusy else found(_message(error, kind), private=text)
+    translated = _busy(error) if found is DatabaseBusy else found(_told(found, error, kind), private=text)
     # Trap: after a full disk and after any internal error DuckDB refuses everything until the file is opened again.
     translated.fatal = kind in _FATAL or "has been invalidated" in text
     return translated

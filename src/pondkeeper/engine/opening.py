@@ -15,7 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from pondkeeper.engine.faults import translate
-from pondkeeper.errors import DatabaseUnavailable
+from pondkeeper.errors import DatabaseMissing, DatabaseUnavailable
 from pondkeeper.files.durable import make_folder, sync_folder
 
 NEW_FILE_STORAGE_VERSION: Final = "v1.5.0"
@@ -51,13 +51,14 @@ class ReaderConfig:
 
 @dataclass(frozen=True)
 class WriterConfig:
-    """What the writer of one database may use; a missing file is made."""
+    """What the writer of one database may use. `may_make`: whether a missing file is made."""
 
     path: str
     memory_limit_bytes: int
     threads: int
     temp_directory: str
     temp_limit_bytes: int
+    may_make: bool = True
 
 
 def open_snapshot(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
@@ -74,6 +75,8 @@ def open_database(config: WriterConfig) -> duckdb.DuckDBPyConnection:
     path = Path(config.path)
     try:
         if not path.exists():
+            if not config.may_make:
+                raise DatabaseMissing(private=config.path)
             _make_database(path)
         options = _options(config) | {"storage_compatibility_version": NEW_FILE_STORAGE_VERSION}
         connection = duckdb.connect(config.path, config=options)

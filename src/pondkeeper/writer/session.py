@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from pathlib import Path
 
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import Transaction, checkpoint
@@ -13,9 +13,19 @@ class Session:
     """The open file. `recovered` says whether a WAL was there, so that its commits are not in any snapshot yet."""
 
     def __init__(self, config: WriterConfig) -> None:
-        self.recovered = os.path.exists(config.path + ".wal") or not os.path.exists(config.path)
+        self.recovered = Path(config.path + ".wal").exists() or not Path(config.path).exists()
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
+        self._path = config.path
+        self._identity = _identity(config.path)
+
+    def is_in_place(self) -> bool:
+        """Whether the open file is still the one at its path: somebody may have moved, removed or replaced it.
+
+        Trap: commits to a file that was replaced succeed, and are gone when it is closed. Asked by stat, which is
+        harmless beside DuckDB's lock.
+        """
+        return self._identity is not None and _identity(self._path) == self._identity
 
     def transaction(self, number: int, on_commit: Callable[[], None]) -> Transaction:
         """A transaction for request `number`; one at a time."""
@@ -29,3 +39,11 @@ class Session:
         """Close the file, without a checkpoint."""
         self._cursor.close()
         self._connection.close()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
