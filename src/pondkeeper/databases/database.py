@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 
+from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
@@ -21,7 +21,7 @@ from pondkeeper.errors import (
     PondkeeperError,
     VersionNotReached,
 )
-from pondkeeper.files.durable import make_folder, write_atomic
+from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState, file_state
 from pondkeeper.readers.answer import AnswerStream
@@ -31,9 +31,9 @@ from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.workers.spawning import Template
-from pondkeeper.writer.queue import WriteQueue, WriterLimits
+from pondkeeper.writer.desk import Publishing, WriterDesk, WriterLimits
+from pondkeeper.writer.queue import WriteQueue
 
-VERSIONS_PROMISED = 2  # a commit is answered with at most the last published version plus this
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
 _log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Database:
         self._sight = Sight(state=[])
         self._known_state: FileState = []
         self._published_at = time.monotonic()
-        self._changed_by_others = True
+        self._remembered = Remembered()
         self._watcher: asyncio.Task[None] | None = None
         self._queue: WriteQueue | None = None
 
@@ -71,12 +71,12 @@ class Database:
 
     async def start(self) -> None:
         """Serve the newest snapshot that exists, and publish a new one if the file has changed since."""
+        has_past = self.paths.snapshots.exists()
         newest = await asyncio.to_thread(self._prepare)
-        first_version = 1
         if newest is not None:
             self._serve(newest)
-            first_version = newest.version + VERSIONS_PROMISED
-        self._queue = self._make_queue(first_version)
+        published = newest.version if newest else None
+        self._queue = self._make_queue(self._remembered.first_version(published, has_past=has_past))
         self._queue.start()
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
@@ -84,7 +84,8 @@ class Database:
         for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
             make_folder(folder)
         found = list_snapshots(self.paths)
-        self._known_state = self._recorded_state()
+        self._remembered = Remembered.read(self._remembered_file)
+        self._known_state = self._remembered.file_state
         if not found:
             return None
         newest = max(found, key=lambda snapshot: snapshot.version)
@@ -106,22 +107,24 @@ class Database:
             "file": str(self.paths.file),
             "home": str(self.paths.home),
             "temp_directory": str(self.paths.home / "temp" / f"writer-{self.name}"),
+            "may_make": self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
         }
-        return WriteQueue(
+        desk = WriterDesk(
             self._template,
             config,
             limits,
             next_version=first_version,
-            publish=self._publish,
-            on_publish_error=self._waiters.failed,
+            publishing=Publishing(self._publish, self._reserve, self._waiters.failed),
+            known_state=self._known_state or None,
         )
+        return WriteQueue(desk, limits)
 
     async def stop(self, grace_s: float) -> None:
         """Let writes end within the grace and close the file in order."""
         if self._watcher is not None:
             self._watcher.cancel()
         await self.queue.stop(grace_s)
-        await asyncio.to_thread(self._record_state)
+        await asyncio.to_thread(self._remember_state)
         self._pool.forget(self.name)
 
     @property
@@ -239,8 +242,8 @@ class Database:
     async def take_snapshot(self, timeout_s: float) -> SnapshotInfo:
         """Publish a new version now. Raises DatabaseBusy when somebody else keeps the file for longer."""
         deadline = asyncio.get_running_loop().time() + timeout_s
-        version = self.queue.next_version
-        await self.queue.republish(timeout_s)
+        version = self.queue.desk.next_version
+        await self.queue.desk.republish(timeout_s)
         try:
             await self._wait_for(version, deadline, is_any)
         except VersionNotReached:
@@ -249,7 +252,7 @@ class Database:
         return self.newest
 
     def _busy(self) -> PondkeeperError:
-        waiting_for = self.queue.waiting_for
+        waiting_for = self.queue.desk.waiting_for
         if waiting_for is None:
             return self.problem() or DatabaseBusy("The snapshot was not published in time.")
         return DatabaseBusy("The snapshot was not published in time: another program has the database.", **waiting_for)
@@ -257,8 +260,8 @@ class Database:
     async def _publish(self, version: int) -> None:
         """The writer has made a checkpoint: let the copier take it, then show it to everybody."""
         keep = self._settings.snapshots.keep
-        report = await self._copier.publish(self.paths, version, keep, compare=self._changed_by_others)
-        self._changed_by_others = False
+        report = await self._copier.publish(self.paths, version, keep, compare=self.queue.desk.others_changed_it)
+        self.queue.desk.others_changed_it = False
         created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = ("size_bytes", "blocks", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
         details = {name: report[name] for name in fields}
@@ -275,21 +278,21 @@ class Database:
     async def _watch(self) -> None:
         """Notice what others do with the file, and publish it when they are done."""
         while True:
-            own = frozenset(filter(None, [self.queue.writer_pid]))
+            own = frozenset(filter(None, [self.queue.desk.pid]))
             self._sight = await asyncio.to_thread(look, self.paths, own)
             if self._is_changed() and self._sight.is_free:
                 await self._publish_changes()
             await asyncio.sleep(self._settings.writer.foreign_poll_s)
 
     def _is_changed(self) -> bool:
-        if self.queue.is_open:
+        if self.queue.desk.is_open:
             return False
-        if self.queue.closed_state:
-            self._known_state = self.queue.closed_state
+        if self.queue.desk.closed_state:
+            self._known_state = self.queue.desk.closed_state
         return self.newest is None or self._sight.state != self._known_state
 
     async def _publish_changes(self) -> None:
-        self._changed_by_others = True
+        self.queue.desk.others_changed_it = True
         try:
             await self.take_snapshot(REPUBLISH_TIMEOUT_S)
         except PondkeeperError as error:
@@ -297,26 +300,32 @@ class Database:
             if not isinstance(error, DatabaseBusy):
                 await asyncio.sleep(PROBLEM_RETRY_S)
 
-    def _recorded_state(self) -> FileState:
-        """The state of the file at the last orderly stop, when the newest snapshot held all of it."""
+    async def _reserve(self, version: int) -> None:
+        """Remember that `version` may be promised though it is not published, so that a restart does not go below it."""
+        if self._remembered.covers(version, self.newest.version if self.newest else None):
+            return
+        self._remembered.reserved = version
         try:
-            return msgspec.json.decode(self._state_file.read_bytes(), type=FileState)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return []
+            await asyncio.to_thread(self._remembered.write, self._remembered_file)
+        except OSError as error:  # Why: it only keeps waits for `at_least` short after two faults in a row.
+            _log.warning("promised versions could not be noted", database=self.name, error=str(error))
 
-    def _record_state(self) -> None:
-        if self.newest is not None and self.queue.closed_state == file_state(self.paths.file):
-            write_atomic(self._state_file, msgspec.json.encode(self.queue.closed_state))
+    def _remember_state(self) -> None:
+        """Note what the file looks like, if the newest snapshot holds all of it."""
+        state = self.queue.desk.closed_state
+        if self.newest is not None and self.problem() is None and state and state == file_state(self.paths.file):
+            self._remembered.file_state = state
+            self._remembered.write(self._remembered_file)
 
     @property
-    def _state_file(self) -> Path:
-        return self.paths.folder / "state.json"
+    def _remembered_file(self) -> Path:
+        return self.paths.folder / "remembered.json"
 
     # Status
 
     def problem(self) -> PondkeeperError | None:
         """What keeps the database from being published, if anything."""
-        error = self._queue.publish_error if self._queue is not None else None
+        error = self._queue.desk.publish_error if self._queue is not None else None
         return error.again() if error is not None else None
 
     def status(self) -> dict[str, Any]:
@@ -335,9 +344,9 @@ class Database:
             },
             "foreign": self._sight.foreign,
             "writer": {
-                "is_open": queue.is_open if queue else False,
-                "pid": queue.writer_pid if queue else None,
-                "waiting_for": queue.waiting_for if queue else None,
+                "is_open": queue.desk.is_open if queue else False,
+                "pid": queue.desk.pid if queue else None,
+                "waiting_for": queue.desk.waiting_for if queue else None,
             },
             "queue": {"depth": queue.depth if queue else 0},
             "problem": problem.to_wire() if problem else None,
@@ -359,9 +368,9 @@ class Database:
         }
 
     def _own_lease(self) -> dict[str, Any] | None:
-        if self._queue is None or not self._queue.is_open:
+        if self._queue is None or not self._queue.desk.is_open:
             return None
-        return {"who": "keeper", "why": "writes through the queue", "pid": self._queue.writer_pid}
+        return {"who": "keeper", "why": "writes through the queue", "pid": self._queue.desk.pid}
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:

@@ -23,7 +23,7 @@ from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import ENTRY as COPIER
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.workers.spawning import Template
-from pondkeeper.writer.queue import ENTRY as WRITER
+from pondkeeper.writer.desk import ENTRY as WRITER
 
 SUFFIX = ".duckdb"
 PRELOADING = "pondkeeper.engine.preloading"  # first: it keeps the libraries from starting threads

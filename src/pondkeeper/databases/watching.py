@@ -10,6 +10,7 @@ from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState, file_state
 from pondkeeper.writer.lease import current_holder, waiting_count
 
+
 @dataclass(frozen=True)
 class Sight:
     """One look at a database: who has it, and what the file looks like."""

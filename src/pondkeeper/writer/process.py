@@ -1,7 +1,7 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
 Messages in:  apply {number, statements, timeout_s}  publish {timeout_s}  resume {}  close {}
-Messages out: ready  waiting {holder, ahead}  opened  committing {number}  applied|refused|unknown {number, …}
+Messages out: ready  waiting {holder, ahead}  opened {changed}  committing {number}  applied|refused|unknown {number, …}
               checkpointed {version}  publish_failed {error}  closed {state}
 """
 
@@ -12,16 +12,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.opening import WriterConfig
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled
+from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
-from pondkeeper.files.state import file_state
+from pondkeeper.files.state import FileState, file_state
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
 from pondkeeper.writer import tickets
@@ -32,7 +32,7 @@ from pondkeeper.writer.session import Session
 TICK_S = 0.02
 LOCK_POLL_S = 0.03
 PUBLISH_TIMEOUT_S = 5.0
-FINISH_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 300.0
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -50,9 +50,11 @@ class Writer:
             threads=config["threads"],
             temp_directory=config["temp_directory"],
             temp_limit_bytes=config["temp_limit_bytes"],
+            may_make=config["may_make"],
         )
         self._idle_close_s: float = config["idle_close_s"]
         self._publisher = Publisher(send, self._paths.file.parent, config["next_version"], config["pause_ratio"])
+        self._known_state: FileState | None = config["known_state"]
         self._session: Session | None = None
         self._transaction: Transaction | None = None
         self._cancelled: set[int] = set()
@@ -95,10 +97,14 @@ class Writer:
         number = self._number = message["number"]
         try:
             session = self._opened(message["timeout_s"])
+            if not session.is_in_place():
+                raise _displaced()
             self._transaction = session.transaction(number, on_commit=lambda: self._committing(number))
             if number in self._cancelled:
                 raise QueryCancelled
             rows_changed = self._transaction.run(message["statements"])
+            if not session.is_in_place():
+                raise CommitUnknown(_displaced())
         except CommitUnknown as unknown:
             self._send({"op": "unknown", "number": number, "error": unknown.error.to_wire(with_private=True)})
             raise SystemExit(1) from unknown
@@ -150,8 +156,10 @@ class Writer:
             self._lease.release()
             raise
         self._used_at = time.monotonic()
-        self._send({"op": "opened"})
-        if self._session.recovered:
+        self._engine = replace(self._engine, may_make=False)  # Why: a file that is gone later was lost, not missing.
+        changed = file_state(self._paths.file) != self._known_state
+        self._send({"op": "opened", "changed": changed})
+        if self._session.recovered or changed:  # Why: what others have written must be published, also beside no commit.
             self._publisher.record_commit()
         return self._session
 
@@ -176,8 +184,10 @@ class Writer:
         """Between requests: publish what is committed; give the file back when idle or when another program waits."""
         if self._session is None:
             return
-        if self._publisher.failed:
-            raise SystemExit(1)  # Why: after a failed checkpoint DuckDB's instance may be invalid; a successor looks.
+        if self._publisher.failed or not self._session.is_in_place():
+            # Why: after a failed checkpoint DuckDB's instance may be invalid, and a file that was replaced is not the
+            # database any more; a successor looks.
+            raise SystemExit(1)
         self._publisher.advance(self._session)
         is_idle = self._publisher.is_clean and time.monotonic() - self._used_at > self._idle_close_s
         if is_idle or tickets.waiting(self._paths.tickets):
@@ -188,11 +198,19 @@ class Writer:
         if self._session is None:
             return
         self._publisher.finish(self._session, FINISH_TIMEOUT_S)
-        state = file_state(self._paths.file)  # before the close, so that nobody else's change can hide in it
+        if not self._publisher.is_clean:
+            raise SystemExit(1)  # Why: closing beside a checkpoint may hang; the kernel lets go of everything at once.
+        self._known_state = file_state(self._paths.file)  # before the close: nobody else's change can hide in it
         self._session.close()
         self._session = None
         self._lease.release()
-        self._send({"op": "closed", "state": state})
+        self._send({"op": "closed", "state": self._known_state})
+
+
+def _displaced() -> DatabaseUnavailable:
+    error = DatabaseUnavailable("The database file was moved or replaced while the keeper had it open.", retry_after_s=1)
+    error.fatal = True
+    return error
 
 
 def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:

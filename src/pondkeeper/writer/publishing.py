@@ -86,10 +86,10 @@ class Publisher:
         try:
             self._checkpoint_soon(session)
             sync_folder(self._folder)
-        except (PondkeeperError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  Why: a checkpoint that ends unheard would keep every later one waiting.
             self.failed = True
             self._is_dirty = True
-            self.report_failure(error if isinstance(error, PondkeeperError) else PondkeeperError(private=str(error)))
+            self.report_failure(error if isinstance(error, PondkeeperError) else PondkeeperError(private=repr(error)))
             self._done.set()
             return
         elapsed_ms = (time.monotonic() - self._began_at) * 1000

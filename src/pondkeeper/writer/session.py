@@ -13,7 +13,9 @@ class Session:
     """The open file. `recovered` says whether a WAL was there, so that its commits are not in any snapshot yet."""
 
     def __init__(self, config: WriterConfig) -> None:
-        self.recovered = Path(config.path + ".wal").exists() or not Path(config.path).exists()
+        # A writer that dies in a checkpoint leaves what was committed meanwhile in `.wal.checkpoint`.
+        left_behind = any(Path(config.path + suffix).exists() for suffix in (".wal", ".wal.checkpoint"))
+        self.recovered = left_behind or not Path(config.path).exists()
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
         self._path = config.path

@@ -1,0 +1,267 @@
+"""The keeper's side of the writer process: one child, a successor when it dies, and what it says of the file."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from pondkeeper.errors import PondkeeperError
+from pondkeeper.workers.brake import Brake
+from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.spawning import ChildSpec, Template
+
+ENTRY = "pondkeeper.writer.process"
+OOM_SCORE_ADJ = 300
+REPUBLISH_AFTER_S = 1.0
+REPUBLISH_AT_MOST_S = 30.0
+REPUBLISH_TIMEOUT_S = 5.0
+ABOUT_REQUESTS = frozenset({"committing", "applied", "refused", "unknown"})
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class WriterLimits:
+    """What the writer may use, and how patient the queue is."""
+
+    memory_limit_bytes: int
+    threads: int
+    temp_limit_bytes: int
+    idle_close_s: float
+    kill_after_s: float
+    max_waiting: int
+    pause_ratio: float
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """How the desk reaches whoever makes and shows snapshots.
+
+    `publish(version)` has the copier take a checkpoint; `reserve(version)` remembers on disk that versions up to this
+    one may be promised to clients; `failed(error)` is told whenever nothing can be published.
+    """
+
+    publish: Callable[[int], Awaitable[None]]
+    reserve: Callable[[int], Awaitable[None]]
+    failed: Callable[[PondkeeperError], None]
+
+
+class WriterDesk:
+    """The writer of one database, whichever process it is right now.
+
+    Frames about requests go to `on_request`, the death of the process to `on_death`, before anything is reset.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        config: dict[str, Any],
+        limits: WriterLimits,
+        *,
+        next_version: int,
+        publishing: Publishing,
+        known_state: list[int] | None = None,
+    ) -> None:
+        self._template = template
+        self._config = config
+        self._limits = limits
+        self._publishing = publishing
+        self._log = _log.bind(database=Path(config["file"]).stem)
+        self._child: Child | None = None
+        self._starting = asyncio.Lock()
+        self._brake = Brake()
+        self._copying: asyncio.Task[None] | None = None
+        self._republish_after_s = REPUBLISH_AFTER_S
+        self._republish_timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = asyncio.Event()
+        self._closed.set()
+        self._stopping = False
+        self.next_version = next_version
+        self.is_open = False
+        self.waiting_for: dict[str, Any] | None = None
+        self.publish_error: PondkeeperError | None = None
+        self.closed_state = known_state
+        self.others_changed_it = True
+        self.on_request: Callable[[dict[str, Any]], None] = lambda frame: None
+        self.on_death: Callable[[int], None] = lambda status: None
+
+    @property
+    def pid(self) -> int | None:
+        return self._child.pid if self._child else None
+
+    # What the queue does with it
+
+    async def started(self) -> Child:
+        """The writer process, forked if there is none; waits while the copier reads what a dead one left."""
+        async with self._starting:
+            if self._child is None:
+                if self._copying is not None:  # Why: no writer may open the file while the copier reads a version.
+                    await asyncio.wait({self._copying})
+                if self._brake.delay_s:
+                    self._log.warning("the writer dies at birth", next_start_in_s=self._brake.delay_s)
+                    await asyncio.sleep(self._brake.delay_s)
+                await self._publishing.reserve(self.next_version + 1)
+                self._child = await self._spawn()
+                self._task(self._listen(self._child, time.monotonic()))
+            return self._child
+
+    async def _spawn(self) -> Child:
+        limits = self._limits
+        config = {
+            **self._config,
+            "memory_limit_bytes": limits.memory_limit_bytes,
+            "threads": limits.threads,
+            "temp_limit_bytes": limits.temp_limit_bytes,
+            "idle_close_s": limits.idle_close_s,
+            "pause_ratio": limits.pause_ratio,
+            "next_version": self.next_version,
+            "known_state": self.closed_state,
+        }
+        return await self._template.spawn(ChildSpec("writer", ENTRY, config, oom_score_adj=OOM_SCORE_ADJ))
+
+    def interrupt(self, number: int) -> None:
+        """Ask the writer to stop request `number`; it may be deaf."""
+        if self._child is not None:
+            self._child.interrupt(number)
+
+    def kill(self) -> None:
+        """End the process now; `on_death` follows."""
+        if self._child is not None:
+            self._child.kill()
+
+    async def republish(self, timeout_s: float) -> None:
+        """Ask the writer for a new version though it committed nothing: somebody else changed the file."""
+        child = await self.started()
+        child.send({"op": "publish", "timeout_s": timeout_s})
+
+    async def give_back(self, timeout_s: float) -> None:
+        """Let the writer publish what it has, close the file and give the lease back. Raises TimeoutError."""
+        if self._child is not None and self.is_open:
+            self._child.send({"op": "close"})
+            await asyncio.wait_for(self._closed.wait(), timeout_s)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close the file in order, if that takes no longer than `timeout_s`, and end the process."""
+        self._stopping = True
+        try:
+            await self.give_back(timeout_s)
+        except TimeoutError:
+            self._log.warning("the writer did not close in time; its commits are in the WAL")
+        if self._republish_timer is not None:
+            self._republish_timer.cancel()
+        if (child := self._child) is not None:
+            child.close()
+            child.kill()
+            await asyncio.shield(child.exited)
+        for task in list(self._tasks):
+            task.cancel()
+
+    # What the writer says
+
+    async def _listen(self, child: Child, started_at: float) -> None:
+        was_useful = False
+        while True:
+            try:
+                frame = await child.next_frame()
+            except ChildGone as gone:
+                self._brake.record_death(started_at, was_useful=was_useful)
+                self._on_gone(gone.status)
+                return
+            try:
+                was_useful = self._take(frame) or was_useful
+            except Exception:  # noqa: BLE001  Why: who stops listening lets every write hang; who talks nonsense is killed.
+                self._log.exception("the writer said what no writer says")
+                child.kill()
+
+    def _take(self, frame: dict[str, Any] | bytes) -> bool:
+        """Act on a frame; whether it shows that the process is of use."""
+        if not isinstance(frame, dict):
+            raise TypeError("the writer sent data")
+        if frame["op"] in ABOUT_REQUESTS:
+            self._note_request(frame)
+        else:
+            getattr(self, "_on_" + frame["op"])(frame)
+        return frame["op"] in ("applied", "refused", "closed")
+
+    def _note_request(self, frame: dict[str, Any]) -> None:
+        if frame["op"] == "applied":
+            self.next_version = max(self.next_version, frame["version"])
+        self.on_request(frame)
+        if frame["op"] == "refused":
+            self.waiting_for = None
+
+    def _on_ready(self, frame: dict[str, Any]) -> None:
+        """The process is there; it opens the file when it has work."""
+
+    def _on_waiting(self, frame: dict[str, Any]) -> None:
+        self.waiting_for = {key: value for key, value in frame.items() if key != "op"}
+
+    def _on_opened(self, frame: dict[str, Any]) -> None:
+        self.is_open, self.waiting_for = True, None
+        self.others_changed_it = self.others_changed_it or frame["changed"]
+        self._closed.clear()
+
+    def _on_closed(self, frame: dict[str, Any]) -> None:
+        self.is_open, self.waiting_for = False, None
+        self.closed_state = frame["state"]
+        self._closed.set()
+
+    def _on_gone(self, status: int) -> None:
+        self._child = None
+        if not self._stopping:
+            self._log.warning("the writer died", status=status)
+        self.on_death(status)
+        self._on_closed({"state": None})
+
+    # Publishing
+
+    def _on_checkpointed(self, frame: dict[str, Any]) -> None:
+        self.next_version = max(self.next_version, frame["version"] + 1)
+        self._copying = self._task(self._publish_then_resume(frame["version"], self._child))
+
+    def _on_publish_failed(self, frame: dict[str, Any]) -> None:
+        self._note_publish_error(PondkeeperError.from_wire(frame["error"]))
+
+    async def _publish_then_resume(self, version: int, child: Child | None) -> None:
+        try:
+            await self._publishing.publish(version)
+            self.publish_error, self._republish_after_s = None, REPUBLISH_AFTER_S
+        except PondkeeperError as error:
+            await self._publishing.reserve(version + 2)  # Why: the next one is not published, and a further one promised.
+            self._note_publish_error(error, version=version)
+            self._republish_later()
+        finally:
+            if child is not None:
+                child.send({"op": "resume"})
+
+    def _note_publish_error(self, error: PondkeeperError, **where: Any) -> None:
+        """Keep it for the status; the log gets it once, however often the same thing fails again."""
+        before, self.publish_error = self.publish_error, error
+        is_news = before is None or (before.code, before.message) != (error.code, error.message)
+        log = self._log.error if is_news else self._log.debug
+        log("nothing can be published", error=error.to_wire(with_private=True), **where)
+        self._publishing.failed(error)
+
+    def _republish_later(self) -> None:
+        """Try again by and by: one timer, whatever fails meanwhile, and ever more patient."""
+        if self._republish_timer is not None:
+            self._republish_timer.cancel()
+
+        def again() -> None:
+            if self._child is not None:
+                self._child.send({"op": "publish", "timeout_s": REPUBLISH_TIMEOUT_S})
+
+        self._republish_timer = asyncio.get_running_loop().call_later(self._republish_after_s, again)
+        self._republish_after_s = min(2 * self._republish_after_s, REPUBLISH_AT_MOST_S)
+
+    def _task(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
