@@ -205,6 +205,7 @@ class WriterDesk:
     def _on_opened(self, frame: dict[str, Any]) -> None:
         self.is_open, self.waiting_for = True, None
         self.others_changed_it = self.others_changed_it or frame["changed"]
+        self._config["may_make"] = False  # Why: a file that is gone later was lost; no successor makes an empty one.
         self._closed.clear()
 
     def _on_closed(self, frame: dict[str, Any]) -> None:
