@@ -166,6 +166,14 @@ def test_a_typed_home_goes_before_a_url_of_the_environment(database: DatabasePat
     assert both.returncode == 2
 
 
+def test_a_home_that_is_not_there(tmp_path: Path) -> None:
+    """A mistyped --home is an error, and nothing is made at that place."""
+    for command in (["status"], ["key", "create", "x"], ["key", "list"], ["snapshot", "list"], ["run", "echo"]):
+        done = pondkeeper(*command[:1], "--home", str(tmp_path / "typo"), *command[1:])
+        assert (done.returncode, done.stdout) == (10, ""), done
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_asking_nobody_is_an_error_with_a_remedy(database: DatabasePaths) -> None:
     """A command that needs a keeper says that none runs, and how to start one."""
     for command in (["query", "SELECT 1"], ["execute", "DELETE FROM t"], ["queries"], ["snapshot", "take"]):

@@ -23,7 +23,9 @@ from pondkeeper.errors import (
     OutcomeUnknown,
     PondkeeperError,
     QueueFull,
+    RequestRefused,
     SqlInvalid,
+    Unauthenticated,
     all_errors,
 )
 from pondkeeper.files.paths import Home
@@ -295,3 +297,17 @@ def test_a_database_that_is_busy_says_who_has_it(connect: Connect) -> None:
         connect(keeper.url).execute("DELETE FROM t")
 
     assert raised.value.details == {"holder_pid": 12, "holder_program": "python"}
+
+
+@pytest.mark.parametrize("url", ["db:8420", "", "ftp://x", "http://", "/v1"])
+def test_a_url_that_can_be_none(url: str) -> None:
+    """It is refused where it is given, and not taken for a keeper that does not run."""
+    with pytest.raises(RequestRefused, match="URL"):
+        Client(url)
+
+
+@pytest.mark.parametrize("key", ["pk_1_ä", "pk_1_x\n", "pk_1\r\nX-Evil: 1"])
+def test_a_key_that_can_be_none(key: str) -> None:
+    """Nothing but printable ASCII goes into a header."""
+    with pytest.raises(Unauthenticated):
+        Client("http://127.0.0.1:1", key)

@@ -51,6 +51,10 @@ class Target:
             )
         if self.home is None:
             raise KeeperNotRunning(f"There is no {HOME_NAME}/ in the working folder or above it.")
+        if not self.home.root.is_dir():
+            raise KeeperNotRunning(
+                "There is no keeper's home at the place that was named.", private=str(self.home.root)
+            )
         return self.home
 
 

@@ -20,6 +20,8 @@ from pondkeeper.errors import (
     KeeperNotRunning,
     OutcomeUnknown,
     PondkeeperError,
+    RequestRefused,
+    Unauthenticated,
 )
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -40,11 +42,23 @@ _SOCKET_OPTIONS: Final = [
 
 
 def remote_http(url: str, key: str | None, *, timeout_s: float | None) -> httpx.Client:
-    """HTTP to a keeper at `url`, with `key` on every request."""
+    """HTTP to a keeper at `url`, with `key` on every request. Raises RequestRefused for what can be neither."""
+    _check(url, key)
     secure = not url.startswith("http://")
     transport = httpx.HTTPTransport(verify=secure, socket_options=_SOCKET_OPTIONS, limits=_limits())
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return _http(url, transport, headers, timeout_s)
+
+
+def _check(url: str, key: str | None) -> None:
+    try:
+        usable = httpx.URL(url).scheme in ("http", "https") and bool(httpx.URL(url).host)
+    except httpx.InvalidURL:
+        usable = False
+    if not usable:
+        raise RequestRefused("The keeper's URL must look like http://host:8420.", remedy="Correct the URL.")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise Unauthenticated("The key holds characters that no key has.")
 
 
 def local_http(socket_path: Path, *, timeout_s: float | None) -> httpx.Client:
