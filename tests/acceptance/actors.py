@@ -26,7 +26,8 @@ from tests.support.keeper import command_line, program_environment
 
 RUNAWAY_TIMEOUT_S = 1.0
 RUNAWAYS = {
-    "cross join": "SELECT count(*) FROM flights a, flights b, flights c WHERE a.distance + b.distance + c.distance < 0",
+    # Why hash: what the optimizer can settle from statistics alone is answered, and is no runaway.
+    "cross join": "SELECT count(*) FROM flights a, flights b, flights c WHERE hash(a.tailnum, b.dest, c.tailnum) = 1",
     "endless recursion": "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
     "levenshtein": "SELECT levenshtein(repeat('a', 60000), repeat('b', 60000))",
     "list lambda": "SELECT list_sum(list_transform(range(200000000), lambda x: x * 2 + 1))",
@@ -108,8 +109,9 @@ def http_client(actor: Actor) -> None:
 def check_marts(actor: Actor, client: Client) -> None:
     """Query what dbt built; before its first run there is nothing."""
     with actor.timed("query, look for marts"):
-        found = client.query("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'analytics'").scalar()
-    if actor.latencies_ms.get("query, look for marts") and found == 3:
+        found = client.query("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'analytics'")
+        actor.notes["marts"] = found.scalar()
+    if actor.notes.get("marts") == 3:
         with actor.timed("query, marts through dbt's views"):
             answer = client.query(ledger.CHECK_MARTS)
             actor.judge(ledger.marts_faults(next(answer.dicts())), f"marts, version {answer.version}")

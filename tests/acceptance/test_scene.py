@@ -131,7 +131,7 @@ def check_the_end(keeper: KeeperProcess, scene: Scene) -> None:
     """Everything acknowledged is there, nothing else is, and the keeper stops in order."""
     for name in ("writer-1", "writer-2", "script"):
         assert scene.acknowledged().get(name, 0) > 0, f"{name} never got to write"
-    for what in ("pondkeeper run -- dbt build", "published.duckdb, held open", "query, marts through dbt's views"):
+    for what in ("pondkeeper run -- dbt build", "published.duckdb, held open", "query, ledger"):
         assert any(what in report["latencies_ms"] for report in scene.reports.values()), f"nobody did: {what}"
     assert scene.reports["runaway"]["notes"]["stopped"] >= SECONDS // 7
 
@@ -140,6 +140,8 @@ def check_the_end(keeper: KeeperProcess, scene: Scene) -> None:
     assert dict(answer.rows) == scene.acknowledged()
     final = next(keeper.client().query(ledger.CHECK, at_least=version).dicts())
     assert ledger.faults(final) == []
+    marts = next(keeper.client().query(ledger.CHECK_MARTS, at_least=version).dicts())
+    assert ledger.marts_faults(marts) == []
     assert "Traceback" not in keeper.log()
     assert keeper.stop() == 0
 
