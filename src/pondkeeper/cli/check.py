@@ -35,14 +35,15 @@ COLOURS: Final = {"ok": "green", "warning": "yellow", "problem": "red"}
 )
 @click.argument("database", metavar="[DATABASE]", default=None, required=False)
 @click.option("-q", "--quiet", is_flag=True, help="Print warnings and problems only.")
+@click.option("--blocks", is_flag=True, help="Read every block, of files above 1 GB too.")
 @json_option
 @home_option
-def command(database: str | None, quiet: bool, as_json: bool, target: Target) -> int:
+def command(database: str | None, quiet: bool, blocks: bool, as_json: bool, target: Target) -> int:
     """Examine the installation, or DATABASE (a name or a file) alone; each finding says what to do.
 
     It reads only, opens no database in DuckDB, and is in nobody's way. The exit code is 1 when there is a problem.
     """
-    findings = list(_examine(target, database))
+    findings = list(_examine(target, database, whole=blocks))
     shown = [finding for finding in findings if not quiet or finding.level != "ok"]
     if as_json:
         print_json([finding.to_wire() for finding in shown])
@@ -54,7 +55,7 @@ def command(database: str | None, quiet: bool, as_json: bool, target: Target) ->
     return int(any(finding.level == "problem" for finding in findings))
 
 
-def _examine(target: Target, name: str | None) -> Iterator[Finding]:
+def _examine(target: Target, name: str | None, *, whole: bool) -> Iterator[Finding]:
     from pondkeeper.cli.doctor import database
     from pondkeeper.cli.doctor import home as household
 
@@ -65,7 +66,7 @@ def _examine(target: Target, name: str | None) -> Iterator[Finding]:
         yield from household.examine(home, databases)
     keeper_runs = home is not None and keeper_of(home).running
     for paths in databases:
-        yield from database.examine(paths, keeper_runs=keeper_runs)
+        yield from database.examine(paths, keeper_runs=keeper_runs, whole=whole)
 
 
 def _machine(home: Home | None, *, has_home: bool) -> Iterator[Finding]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from typing import Final
 
+from pondkeeper.cli.doctor import blocks
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
 from pondkeeper.cli.known import is_own_child, serving_home, who
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import DatabaseUnreadable, PondkeeperError
 from pondkeeper.files.locks import holders_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.listing import list_snapshots
@@ -20,15 +22,19 @@ from pondkeeper.writer.lease import current_holder, waiting_count
 LARGE_WAL_BYTES: Final = 256 * 1024 * 1024
 LONG_LEASE_S: Final = 3600.0
 CLOCK_SLACK_S: Final = 5.0
+READABLE: Final = {"1.5.": 68, "2.0.": 999}  # what 2.0 writes by default calls itself 999
 
 
-def examine(paths: DatabasePaths, *, keeper_runs: bool) -> Iterator[Finding]:
-    """Everything that can be said of a database without opening it in DuckDB."""
+def examine(paths: DatabasePaths, *, keeper_runs: bool, whole: bool = False) -> Iterator[Finding]:
+    """Everything that can be said of a database without opening it in DuckDB; `whole`: read all of it, however large."""
     subject = paths.name
     if not paths.file.exists():
         yield warning(subject, "its file does not exist", "`pondkeeper serve` makes it, empty; or put it back.")
         return
-    yield _file(subject, paths)
+    file = _file(subject, paths)
+    yield file
+    if file.level == "ok":
+        yield blocks.examine(subject, paths, whole=whole)
     yield _writable(subject, paths)
     yield _wal(subject, paths)
     yield from _holders(subject, paths, keeper_runs=keeper_runs)
@@ -46,7 +52,7 @@ def _file(subject: str, paths: DatabasePaths) -> Finding:
     try:
         headers = read_headers(descriptor)
     except PondkeeperError as error:
-        return problem(subject, error.message, error.remedy)
+        return problem(subject, error.message, blocks.RESTORE if isinstance(error, DatabaseUnreadable) else error.remedy)
     finally:
         os.close(descriptor)
     return _described(subject, headers)
@@ -60,10 +66,22 @@ def _described(subject: str, headers: Headers) -> Finding:
         f"a DuckDB file of storage version {headers.storage_version}, written by {headers.library_version or 'DuckDB'}: "
         f"{size} in blocks of {block}, checkpoint {header.iteration}"
     )
+    if (newest := _newest_readable()) and headers.storage_version > newest:
+        remedy = "Install the DuckDB that wrote it (`pip install -U duckdb`), or export it from there."
+        return problem(subject, f"{text}; the DuckDB installed here reads versions up to {newest}", remedy)
     if not headers.is_known:
         remedy = "Snapshots of it are full copies until a Pondkeeper knows this version: `pip install -U pondkeeper`."
         return warning(subject, f"{text}; this storage version or block size is not known here", remedy)
     return ok(subject, text)
+
+
+def _newest_readable() -> int | None:
+    """The newest storage version that the DuckDB of this environment reads; None of a line that we do not know."""
+    try:
+        installed = metadata.version("duckdb")
+    except metadata.PackageNotFoundError:
+        return None
+    return next((newest for line, newest in READABLE.items() if installed.startswith(line)), None)
 
 
 def _writable(subject: str, paths: DatabasePaths) -> Finding:
