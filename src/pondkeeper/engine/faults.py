@@ -45,8 +45,11 @@ _BY_TEXT: Final[tuple[tuple[str, type[PondkeeperError]], ...]] = (
     (r"encrypted|encryption key|wrong (?:encryption )?key", DatabaseEncrypted),
     (r"Read-only file system|Permission denied|not writable|opened in read-only mode", DatabaseReadOnly),
     (
-        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|[Cc]ould not read enough bytes|magic bytes|"
-        + r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
+        r"not a valid DuckDB database|checksum|[Cc]orrupt|file is too small|[Cc]ould not read enough bytes|magic bytes",
+        DatabaseUnreadable,
+    ),
+    (
+        r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
         DatabaseUnreadable,
     ),
 )

@@ -123,8 +123,8 @@ def _lock_down(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | Wri
     connection.execute(f"SET max_temp_directory_size = '{config.temp_limit_bytes}B'")
     # Trap: after two seconds DuckDB draws a progress bar on stdout, even into a pipe.
     connection.execute("SET enable_progress_bar = false")
-    connection.execute("SET TimeZone = 'UTC'")
-    # Trap: strings of one batch that exceed 2 GiB fail in 32-bit Arrow buffers; our batches are small, theirs not.
+    # Trap: without GLOBAL it holds for this connection and not for its cursors.
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute("SET lock_configuration = true")
     _check(connection, config)
 
@@ -135,6 +135,7 @@ def _check(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | WriterC
         **_FENCED,
         "enable_progress_bar": "false",
         "lock_configuration": "true",
+        "TimeZone": "UTC",
         "threads": str(config.threads),
         "temp_directory": config.temp_directory,
     }

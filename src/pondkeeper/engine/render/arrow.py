@@ -10,22 +10,32 @@ import pyarrow as pa
 from pondkeeper.engine.render import json, scalars, sql
 from pondkeeper.engine.render.binding import RELATIONS_TAKE_PARAMETERS, Bound
 from pondkeeper.engine.render.rows import Ending
-from pondkeeper.engine.render.types import Column, Type
+from pondkeeper.engine.render.types import FLOATING, WHOLE, Column, Type
 
 # Trap: DuckDB's own export turns UHUGEINT above 2^127 negative, drops the offset of TIMETZ, overflows long INTERVALs
 # and gives BIT and BIGNUM as private bytes; sparse unions and VARIANT no reader of Parquet and few of Arrow take.
 _AS_TEXT: Final = frozenset({"uhugeint", "bignum", "bit", "time with time zone", "interval", "type"})
 _AS_JSON: Final = frozenset({"union", "variant"})
-_BATCH_BYTES: Final = 2 * 1024 * 1024
-_LEAST_ROWS: Final = 1024
+_BATCH_BYTES: Final = 4 * 1024 * 1024
+_LEAST_ROWS: Final = 2048
 _MOST_ROWS: Final = 131_072
-_WIDTHS: Final = {"varchar": 32, "json": 128, "blob": 128, "geometry": 128, "list": 128, "array": 128, "map": 128}
+# Why: how wide strings are is known only when they come, and a batch cannot be made smaller then.
+_MOST_ROWS_OF_STRINGS: Final = 16_384
+_STRING_BYTES: Final = 64
+_FIXED: Final = (
+    WHOLE
+    | FLOATING
+    | {"boolean", "hugeint", "decimal", "enum", "uuid", "date", "time", "time_ns", "timestamp", "timestamp_s"}
+    | {"timestamp_ms", "timestamp_ns", "timestamp with time zone", "timestamptz_ns", "null"}
+)
 
 
 def convert(kind: Type, reference: str, *, parquet: bool = False, depth: int = 0) -> str | None:
     """SQL for the value as Arrow shall hold it; None where DuckDB's own export is exact."""
     if kind.id in _AS_TEXT:
         return scalars.text(kind, reference)
+    if kind.id == "null":
+        return f"({reference})::INTEGER"  # Why: as on 1.5; and Parquet has no map whose keys are of no type.
     if kind.id in _AS_JSON:
         return _unless_null(reference, json.exact(kind, reference))
     if parquet and kind.id == "timestamp_s":
@@ -100,8 +110,9 @@ def _reader(bound: Bound, query: str, rows: int) -> pa.RecordBatchReader:
 
 
 def _batch_rows(columns: tuple[Column, ...]) -> int:
-    width = sum(_WIDTHS.get(column.type.id, 16) for column in columns)
-    return max(_LEAST_ROWS, min(_MOST_ROWS, _BATCH_BYTES // max(width, 1)))
+    strings = sum(1 for column in columns if column.type.id not in _FIXED)
+    width = strings * _STRING_BYTES + (len(columns) - strings) * 8
+    return max(_LEAST_ROWS, min(_MOST_ROWS_OF_STRINGS if strings else _MOST_ROWS, _BATCH_BYTES // width))
 
 
 class Sink:

@@ -142,7 +142,8 @@ def _union(kind: Type, reference: str, depth: int) -> str:
 
 
 def _variant(_kind: Type, reference: str, _depth: int) -> str:
-    return _embedded(sql.text(sql.call("to_json", reference)))
+    # Trap: on 1.5 to_json of a VARIANT is a string of its text; the cast is right on both.
+    return _embedded(sql.text(f"({reference})::JSON"))
 
 
 def _json(_kind: Type, reference: str, _depth: int) -> str:

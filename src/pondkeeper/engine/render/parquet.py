@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pondkeeper.engine.render.arrow import BatchLimits, Sink, cut_metadata
 
-_GROUP_BYTES: Final = 8 * 1024 * 1024
+_GROUP_BYTES: Final = 4 * 1024 * 1024
 _GROUP_ROWS: Final = 122_880
 
 

@@ -11,7 +11,7 @@ import duckdb
 
 # Why: rows are Python strings for a moment; blocks that fit the processor's cache are made a quarter faster.
 _BLOCK_BYTES: Final = 64 * 1024
-_FIRST_ROWS: Final = 128
+_FIRST_ROWS: Final = 32
 _MOST_ROWS: Final = 2048
 _GROWTH: Final = 16
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from duckdb.sqltypes import DuckDBPyType
@@ -36,19 +35,23 @@ class Column:
     type: Type
 
 
-@lru_cache(maxsize=4096)
 def described(duck: DuckDBPyType) -> Type:
     """Our tree of DuckDB's type."""
-    identity, name = duck.id, _name(duck)
+    name = str(duck)
+    found = _known.get(name)
+    if found is None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        found = _known[name] = _described(duck, name)
+    return found
+
+
+def _described(duck: DuckDBPyType, name: str) -> Type:
+    identity = duck.id
     if identity == "varchar" and name == "JSON":
         return Type("json", name)
-    return Type(identity, name, _children(duck, identity))
-
-
-def _name(duck: DuckDBPyType) -> str:
     # Why: 2.0 writes the type of a bare NULL as a quoted name.
-    name = str(duck)
-    return "NULL" if name == '"NULL"' else name
+    return Type(identity, "NULL" if name == '"NULL"' else name, _children(duck, identity))
 
 
 def _children(duck: DuckDBPyType, identity: str) -> tuple[tuple[str, Type], ...]:
@@ -60,3 +63,8 @@ def _children(duck: DuckDBPyType, identity: str) -> tuple[tuple[str, Type], ...]
     elif identity == "union":
         found = found[1:]  # The first is the tag.
     return tuple((name, described(child)) for name, child in found)
+
+
+# Trap: keyed by the name and not by DuckDB's object, which a cache would keep past the end of its library.
+_known: dict[str, Type] = {}
+_MOST_KNOWN: Final = 4096
