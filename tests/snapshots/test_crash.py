@@ -72,7 +72,7 @@ def test_the_copier_ends_with_its_keeper(
     paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
 ) -> None:
     """When the keeper's ends of the sockets close, the copier ends by itself, also in the middle of a copy."""
-    writer.execute("create table t as select range i, uuid() u from range(3000000)")
+    writer.execute("create table t as select range i, uuid() u from range(1500000)")
     writer.execute("checkpoint")
     copier = start_copier()
     copier.send(copier.publish_message(1))
@@ -99,7 +99,7 @@ def test_a_cancelled_publish_changes_nothing(
     paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, start_copier: Callable[..., CopierProcess]
 ) -> None:
     """The interrupt byte ends a copy between two blocks; nothing becomes visible, and the next publish works."""
-    writer.execute("create table t as select range i, uuid() u, md5(range::varchar) s from range(4000000)")
+    writer.execute("create table t as select range i, uuid() u, md5(range::varchar) s from range(1500000)")
     writer.execute("checkpoint")
     copier = start_copier(prepare=False)
     copier.send(copier.publish_message(1))
@@ -108,4 +108,4 @@ def test_a_cancelled_publish_changes_nothing(
     with pytest.raises(QueryCancelled):
         copier.answer()
     assert visible_versions(paths.snapshots) == []
-    assert look(copier.publish(2)["path"], "select count(*) from t") == [[4000000]]
+    assert look(copier.publish(2)["path"], "select count(*) from t") == [[1500000]]

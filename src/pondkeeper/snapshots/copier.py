@@ -17,7 +17,7 @@ from pondkeeper.snapshots.difference import Copied, bring_up
 from pondkeeper.snapshots.folders import COPIER_LOCK, remove_leftovers, version_folder
 from pondkeeper.snapshots.lineage import written_between
 from pondkeeper.snapshots.manifest import Manifest, read_manifest
-from pondkeeper.snapshots.publishing import describe, point_links, publish_target
+from pondkeeper.snapshots.publishing import describe, point_links, publish_target, sync_published
 from pondkeeper.snapshots.shelf import Shelf
 from pondkeeper.snapshots.source import Observation, Source
 from pondkeeper.snapshots.target import Target, disk_errors
@@ -42,6 +42,7 @@ class Copier:
         self.source = Source(source)
         self._cancelling = cancelling
         self._observed: Observation | None = None
+        self._unsynced: tuple[Path, list[Path]] | None = None
         with disk_errors():
             make_folder(snapshots)
             self._lock = FlockFile(snapshots / COPIER_LOCK)
@@ -67,6 +68,7 @@ class Copier:
                 self._show(target, now, manifest)
         path = version_folder(self._shelf.snapshots, version) / self.source.path.name
         point_links(links, path)
+        self._unsynced = (path.parent, links)
         return Published(manifest, path, self._shelf.retire(keep), (time.perf_counter() - started) * 1000)
 
     def retire(self, keep: int) -> list[int]:
@@ -76,6 +78,10 @@ class Copier:
 
     def idle_step(self) -> bool:
         """Some milliseconds of preparation for the next publish; False when nothing is left to prepare."""
+        if self._unsynced:
+            unsynced, self._unsynced = self._unsynced, None
+            sync_published(*unsynced)
+            return True
         with disk_errors():
             return self._shelf.idle_step(self._observed)
 

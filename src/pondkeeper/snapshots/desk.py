@@ -12,6 +12,7 @@ from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.snapshots.process"
 OOM_SCORE_ADJ = 300
+SILENCE_S = 20.0
 
 
 class CopierDesk:
@@ -51,11 +52,11 @@ class CopierDesk:
             child = await self._started()
             child.send(message)
             try:
-                answer = await child.next_frame()
-            except ChildGone as gone:
+                answer = await _answer(child)
+            except BaseException:  # Why: an answer that comes after all would be taken for that to the next request.
                 self._child = None
-                raise WorkerDied("The copier died.", status=gone.status) from gone
-        assert isinstance(answer, dict)
+                child.kill()
+                raise
         if answer["op"] == "error":
             raise PondkeeperError.from_wire({key: value for key, value in answer.items() if key != "op"})
         return answer
@@ -64,3 +65,21 @@ class CopierDesk:
         if self._child is None or self._child.exited.done():
             self._child = await self._template.spawn(ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ))
         return self._child
+
+
+async def _answer(child: Child) -> dict[str, Any]:
+    """The copier's answer. One that shows no sign of work is taken for hung, since a copy may rightly take an hour."""
+    done = child.work_done()
+    while True:
+        try:
+            answer = await asyncio.wait_for(child.next_frame(), SILENCE_S)
+        except ChildGone as gone:
+            raise WorkerDied("The copier died.", status=gone.status) from gone
+        except TimeoutError:
+            before, done = done, child.work_done()
+            if done == before:
+                raise WorkerDied(f"The copier did nothing for {SILENCE_S:g} s and was ended.") from None
+            continue
+        if not isinstance(answer, dict):
+            raise WorkerDied("The copier sent what no copier sends, and was ended.")
+        return answer

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import secrets
 from pathlib import Path
 
-from pondkeeper.files.durable import link_atomic, make_folder, sync_folder, write_atomic
+from pondkeeper.files.durable import make_folder, sync_folder
 from pondkeeper.snapshots.difference import Copied
 from pondkeeper.snapshots.folders import SNAPSHOT_MODE, version_folder
 from pondkeeper.snapshots.manifest import MANIFEST_NAME, Manifest
@@ -17,25 +18,39 @@ from pondkeeper.snapshots.target import Target, disk_errors
 def publish_target(target: Target, manifest: Manifest) -> None:
     """Rename the target into place as the manifest's version.
 
-    The bytes are on disk before the rename, so that a version that can be seen is whole even after a power cut.
+    The database's bytes are on disk before the rename, so that a version that can be seen is whole even after a power
+    cut. The manifest, the rename itself and the links may wait for `sync_published`: what a power cut takes of them is
+    made again, and readers do not wait for three more flushes.
     """
-    snapshots = target.folder.parent
     with disk_errors():
         os.fchmod(target.descriptor, SNAPSHOT_MODE)
-        os.fsync(target.descriptor)
-        write_atomic(target.folder / MANIFEST_NAME, manifest.encode())
-        target.folder.rename(version_folder(snapshots, manifest.version))
+        os.fdatasync(target.descriptor)
+        (target.folder / MANIFEST_NAME).write_bytes(manifest.encode())
+        target.folder.rename(version_folder(target.folder.parent, manifest.version))
         target.close()
-        sync_folder(snapshots)
 
 
 def point_links(links: list[Path], file: Path) -> None:
-    """Point each link at the file, each in one step. A power cut may undo it; the next start points them again."""
+    """Point each link at the file, each in one step."""
     with disk_errors():
         for link in links:
             if not _points_at(link, file):
                 make_folder(link.parent)
-                link_atomic(link, file)
+                temp = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+                temp.symlink_to(os.path.relpath(file, link.parent))
+                temp.replace(link)
+
+
+def sync_published(version: Path, links: list[Path]) -> None:
+    """Flush what a publish left to later: the manifest, and the folders of version and links."""
+    with disk_errors():
+        descriptor = os.open(version / MANIFEST_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        for folder in {version, version.parent, *(link.parent for link in links)}:
+            sync_folder(folder)
 
 
 def _points_at(link: Path, file: Path) -> bool:

@@ -40,14 +40,15 @@ class Shelf:
 
     def take_target(self, now: Observation) -> Target:
         """The copy that needs the least work: the spare, an old version that nobody has open, or a new file."""
-        count = now.block_count
+        count, size = now.block_count, now.headers.active.size_bytes
         best = _cost(self._spare.contents, count) if self._spare else count + CHEAP_BLOCKS
         if best > CHEAP_BLOCKS and (old := self._recycle_cheapest(count, best)):
             return old
         if self._spare:
+            self._check_space(size - os.fstat(self._spare.descriptor).st_size)
             target, self._spare = self._spare, None
             return target
-        self._check_space(now.headers.active.size_bytes, RESERVE_BYTES)
+        self._check_space(size)
         return Target.create(self.snapshots, self.file_name, count)
 
     def forget_missing(self) -> None:
@@ -127,11 +128,11 @@ class Shelf:
             self._doomed.append(folder)
         return folder is not None
 
-    def _check_space(self, size_bytes: int, reserve_bytes: int) -> None:
+    def _check_space(self, size_bytes: int, reserve_bytes: int = RESERVE_BYTES) -> None:
         """Refuse before the first byte: a disk filled to the brim would also stop the writer."""
         disk = os.statvfs(self.snapshots)
-        if disk.f_bavail * disk.f_frsize < size_bytes + reserve_bytes:
-            raise DiskFull("The disk has no room for another snapshot. The older snapshots are untouched.")
+        if size_bytes > 0 and disk.f_bavail * disk.f_frsize < size_bytes + reserve_bytes:
+            raise DiskFull("The disk has no room for another snapshot. The newest snapshot is untouched.")
 
     def _start_spare(self, now: Observation) -> bool:
         size = now.headers.active.size_bytes

@@ -103,7 +103,7 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise DiskFull(
-                "The disk is full: the snapshot could not be written. The older snapshots are untouched.",
+                "The disk is full: the snapshot could not be written. The newest snapshot is untouched.",
                 private=str(error),
             ) from error
         if error.errno in _REFUSED:
