@@ -156,7 +156,7 @@ class Database:
         entry = self._register(query_id, "query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
         try:
             snapshot = await self._snapshot_for(request, deadline)
-            stream = await self._pool.ask(self._question(query_id, request, deadline), snapshot)
+            stream = await self._pool.ask(self._question(entry, request, deadline), snapshot)
         except asyncio.CancelledError:
             self._running.remove(query_id)
             if stopped:
@@ -170,7 +170,7 @@ class Database:
         stream.on_finished(lambda: self._running.remove(query_id))
         return stream
 
-    def _question(self, query_id: str, request: ReadRequest, deadline: float) -> Question:
+    def _question(self, entry: Running, request: ReadRequest, deadline: float) -> Question:
         message = {
             "sql": request.sql,
             "parameters": request.parameters,
@@ -185,7 +185,7 @@ class Database:
                 min(request.memory_limit_bytes or default.memory_limit_bytes, default.memory_limit_bytes),
                 min(request.threads or default.threads, default.threads),
             )
-        return Question(query_id, message, deadline, request.timeout_s, resources)
+        return Question(entry.query_id, message, deadline, request.timeout_s, entry.has_its_turn, resources)
 
     async def _snapshot_for(self, request: ReadRequest, deadline: float) -> Snapshot:
         least = request.at_least or 0

@@ -27,6 +27,10 @@ class Running:
     state: str = "waiting"
     started_at: float = field(default_factory=time.time)
 
+    def has_its_turn(self) -> None:
+        """It does not wait any more."""
+        self.state = "running"
+
     def describe(self) -> dict[str, Any]:
         """The entry as GET /v1/queries shows it."""
         return {

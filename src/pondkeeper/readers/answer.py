@@ -60,6 +60,7 @@ class AnswerStream:
         loop = asyncio.get_running_loop()
         timed_out = QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
         self._timers.append(loop.call_at(deadline, self.stop, timed_out))
+        self._reader.child.exited.add_done_callback(self._on_exit)
         self._reader.child.send({**message, "op": "query", "number": self._number})
         try:
             await self._read_head()
@@ -100,6 +101,7 @@ class AnswerStream:
         except ChildGone as gone:
             self._finish()
             raise self._reason or died(gone.status) from gone
+        self._reader.was_useful = True
         if isinstance(frame, dict):
             self._judge(frame)
         return frame
@@ -122,6 +124,7 @@ class AnswerStream:
         if self._finished or self._reason is not None:
             return
         self._reason = reason
+        self._reader.was_useful = True  # Why: if it dies of this, that is our doing and no failure at birth.
         self._reader.child.interrupt(self._number)
         self._timers.append(asyncio.get_running_loop().call_later(self._kill_after_s, self._reader.child.kill))
 
@@ -144,8 +147,15 @@ class AnswerStream:
         except (PondkeeperError, SnapshotGone):  # the end that we wait for; nobody is left to tell
             return
 
+    def _on_exit(self, _: asyncio.Future[int]) -> None:
+        """The reader is dead: nothing runs any more, also where a client that has stalled will never ask for the rest."""
+        self._finish()
+
     def _finish(self) -> None:
+        if self._finished:
+            return
         self._finished = True
+        self._reader.child.exited.remove_done_callback(self._on_exit)
         for timer in self._timers:
             timer.cancel()
         self._reader.release()

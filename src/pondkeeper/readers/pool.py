@@ -6,14 +6,14 @@ import asyncio
 import shutil
 import uuid
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from pondkeeper.errors import KeeperStopping, OutOfMemory, QueueFull, ReadersBusy
+from pondkeeper.errors import DatabaseUnavailable, KeeperStopping, OutOfMemory, PondkeeperError, QueueFull, ReadersBusy
 from pondkeeper.files.durable import make_folder
 from pondkeeper.readers.answer import AnswerStream, SnapshotGone
 from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
@@ -25,6 +25,9 @@ ENTRY = "pondkeeper.readers.process"
 WATCH_INTERVAL_S = 0.1
 OOM_SCORE_ADJ = 600
 RETRY_AFTER_S = 1
+BIRTH_TIMEOUT_S = 30.0
+OPEN_TIMEOUT_S = 60.0
+GONE_PAUSE_S = 0.01
 _log = structlog.get_logger(__name__)
 
 
@@ -52,12 +55,13 @@ class PoolLimits:
 
 @dataclass(frozen=True)
 class Question:
-    """A query as the pool needs it."""
+    """A query as the pool needs it; `on_turn` is called when a reader begins with it."""
 
     query_id: str
     message: Mapping[str, Any]
     deadline: float
     timeout_s: float
+    on_turn: Callable[[], None]
     resources: Resources | None = None
 
 
@@ -120,11 +124,15 @@ class Pool:
             snapshot = self._newest.get(snapshot.database, snapshot)
             stream = AnswerStream(reader, question.query_id, snapshot.version, self.limits.kill_after_s)
             self._running[reader] = stream
+            question.on_turn()
             opening = reader.open_message(snapshot, question.resources or self.limits.resources)
             try:
                 await stream.begin({**question.message, "snapshot": opening}, question.deadline, question.timeout_s)
             except SnapshotGone:
                 reader.snapshot = None
+                if asyncio.get_running_loop().time() > question.deadline:
+                    raise DatabaseUnavailable("The snapshot that the query is to read has gone.", retry_after_s=1) from None
+                await asyncio.sleep(GONE_PAUSE_S)
                 continue
             return stream
 
@@ -152,6 +160,8 @@ class Pool:
         try:
             return await asyncio.wait_for(waiter, wait_s)
         except TimeoutError:
+            if waiter.done() and not waiter.cancelled():  # Trap: since 3.12 a reader that comes in the last moment is lost.
+                self._hand_on(waiter.result())
             message = f"All {self.limits.count} readers were busy for {wait_s:g} s."
             raise ReadersBusy(message, retry_after_s=RETRY_AFTER_S) from None
         except asyncio.CancelledError:
@@ -187,10 +197,12 @@ class Pool:
         self._readers.add(reader)
         reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
         try:
-            await reader.child.next_frame()
+            await asyncio.wait_for(reader.child.next_frame(), BIRTH_TIMEOUT_S)
         except ChildGone:
             return
-        reader.was_useful = True
+        except TimeoutError:
+            reader.child.kill()
+            return
         self._hand_on(reader)
 
     def _on_release(self, reader: Reader) -> None:
@@ -210,7 +222,7 @@ class Pool:
                 return
         reader.state = ReaderState.IDLE
         self._idle.append(reader)
-        if reader.snapshot is None or self._is_stale(reader):
+        if self._is_stale(reader):
             self._stale.set()
 
     def _on_exit(self, reader: Reader, temp_directory: Path) -> None:
@@ -223,14 +235,22 @@ class Pool:
             return
         self.kills += 1
         _log.info("reader ended", pid=reader.child.pid, status=reader.child.exited.result())
-        self._task(self._refill(temp_directory))
+        self._task(self._refill())
+        # Why: DuckDB leaves the temp files of a killed process behind.
+        self._task(asyncio.to_thread(shutil.rmtree, temp_directory, ignore_errors=True))
 
-    async def _refill(self, left_behind: Path) -> None:
-        """Replace a dead reader; DuckDB leaves the temp files of a killed process behind, so we take them away."""
-        if self._brake.delay_s:
-            _log.warning("readers die at birth", next_start_in_s=self._brake.delay_s)
-            await asyncio.sleep(self._brake.delay_s)
-        await asyncio.gather(self._add_reader(), asyncio.to_thread(shutil.rmtree, left_behind, ignore_errors=True))
+    async def _refill(self) -> None:
+        """Replace a dead reader, however long it takes until that is possible again."""
+        while True:
+            if self._brake.delay_s:
+                _log.warning("readers die at birth", next_start_in_s=self._brake.delay_s)
+                await asyncio.sleep(self._brake.delay_s)
+            try:
+                await self._add_reader()
+                return
+            except (OSError, PondkeeperError) as error:
+                _log.error("a reader could not be started", error=str(error))
+                self._brake.record_failure()
 
     async def _refresh(self) -> None:
         """Let idle readers open new versions ahead of the queries, one at a time."""
@@ -244,17 +264,21 @@ class Pool:
                 message = {"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)}
                 reader.child.send(message)
                 try:
-                    frame = await reader.child.next_frame()
+                    frame = await asyncio.wait_for(reader.child.next_frame(), OPEN_TIMEOUT_S)
                 except ChildGone:
                     continue
+                except TimeoutError:
+                    reader.child.kill()
+                    continue
+                reader.was_useful = True
                 if isinstance(frame, dict) and frame["op"] != "opened":
-                    reader.snapshot = None
-                    await asyncio.sleep(WATCH_INTERVAL_S)
+                    reader.snapshot, reader.failed_to_open = None, newest
                 self._hand_on(reader)
 
     def _is_stale(self, reader: Reader) -> bool:
+        """Whether it should open another version ahead of the next query, and has not failed to already."""
         if reader.snapshot is None:
-            return bool(self._newest)
+            return bool(self._newest) and self._any_newest() != reader.failed_to_open
         newest = self._newest.get(reader.snapshot.database)
         return newest is not None and newest.version > reader.snapshot.version
 

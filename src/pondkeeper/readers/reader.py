@@ -40,7 +40,10 @@ class Resources:
 
 
 class Reader:
-    """A reader process; `release` gives it back to its pool, exactly once per use."""
+    """A reader process; `release` gives it back to its pool, exactly once per use.
+
+    `was_useful`: it has answered something, or we ended it; else its death counts as one at birth.
+    """
 
     def __init__(self, child: Child, on_release: Callable[[Reader], None]) -> None:
         self.child = child
@@ -49,6 +52,7 @@ class Reader:
         self.resources: Resources | None = None
         self.started_at = time.monotonic()
         self.was_useful = False
+        self.failed_to_open: Snapshot | None = None
         self.pool_tasks: set[asyncio.Task[Any]] = set()
         self._on_release = on_release
         self._number = 0
@@ -68,5 +72,4 @@ class Reader:
         }
 
     def release(self) -> None:
-        self.was_useful = True
         self._on_release(self)

@@ -20,6 +20,10 @@ class Brake:
         lived_s = time.monotonic() - started_at
         self.early_deaths = 0 if was_useful or lived_s > EARLY_DEATH_S else self.early_deaths + 1
 
+    def record_failure(self) -> None:
+        """Note that a child could not even be made."""
+        self.early_deaths += 1
+
     @property
     def delay_s(self) -> float:
         """How long to wait before the next start; none after the first early death."""

@@ -20,6 +20,8 @@ from pondkeeper.workers.child import Child
 MAX_ANSWER_BYTES = 4096
 SOCKET_BUFFER_BYTES = 1024 * 1024
 START_TIMEOUT_S = 60.0
+FORK_TIMEOUT_S = 10.0
+_ATTEMPTS = 2
 
 
 class TemplateFailed(PondkeeperError):
@@ -55,18 +57,25 @@ class Template:
 
     async def spawn(self, spec: ChildSpec) -> Child:
         """Fork a child as `spec` says. Raises TemplateFailed."""
-        keeper_pipe, child_pipe = _pair(socket.SOCK_STREAM)
-        keeper_control, child_control = _pair(socket.SOCK_STREAM)
-        with child_pipe, child_control:
+        for _ in range(_ATTEMPTS):  # a template that died since its last child is started anew once
+            # Why new sockets each time: a template may die after the fork and before its answer, and two children
+            # must never share a pipe. The one that nobody knows of finds its sockets closed, and ends.
+            keeper_pipe, child_pipe = _pair(socket.SOCK_STREAM)
+            keeper_control, child_control = _pair(socket.SOCK_STREAM)
+            child = None
             try:
-                pid = await self._request(spec, [child_pipe.fileno(), child_control.fileno()])
-                child = Child(spec.name, pid, keeper_control)
-            except BaseException:  # Why: our two ends must not outlive a child that was never made.
-                keeper_pipe.close()
-                keeper_control.close()
-                raise
-        await asyncio.get_running_loop().create_connection(lambda: child, sock=keeper_pipe)
-        return child
+                with child_pipe, child_control:
+                    pid = await self._request(spec, [child_pipe.fileno(), child_control.fileno()])
+                if pid is not None:
+                    child = Child(spec.name, pid, keeper_control)
+            finally:
+                if child is None:
+                    keeper_pipe.close()
+                    keeper_control.close()
+            if child is not None:
+                await asyncio.get_running_loop().create_connection(lambda: child, sock=keeper_pipe)  # noqa: B023
+                return child
+        raise TemplateFailed
 
     async def stop(self) -> None:
         """End the template; children live on until they are closed or the keeper ends."""
@@ -78,7 +87,8 @@ class Template:
             await asyncio.to_thread(self._process.wait)
             self._process = None
 
-    async def _request(self, spec: ChildSpec, descriptors: list[int]) -> int:
+    async def _request(self, spec: ChildSpec, descriptors: list[int]) -> int | None:
+        """The pid of the new child; None when the template died or hung, and was ended."""
         request = msgspec.json.encode(
             {
                 "name": spec.name,
@@ -89,17 +99,16 @@ class Template:
             }
         )
         async with self._lock:
-            for _ in range(2):  # a template that died since its last child is started anew once
-                connection = await self._started()
-                try:
-                    socket.send_fds(connection, [request], descriptors)
-                    answer = await _receive(connection)
-                except (BrokenPipeError, ConnectionError):
-                    answer = b""
-                if answer:
-                    return int(msgspec.json.decode(answer)["pid"])
-                await self.stop()
-        raise TemplateFailed
+            connection = await self._started()
+            try:
+                socket.send_fds(connection, [request], descriptors)
+                answer = await asyncio.wait_for(_receive(connection), FORK_TIMEOUT_S)
+            except (ConnectionError, TimeoutError):
+                answer = b""
+            if answer:
+                return int(msgspec.json.decode(answer)["pid"])
+            await self.stop()
+        return None
 
     async def _started(self) -> socket.socket:
         if self._socket is None:
@@ -115,6 +124,7 @@ class Template:
             try:
                 ready = await asyncio.wait_for(_receive(ours), START_TIMEOUT_S)
             except TimeoutError as error:
+                await self.stop()
                 raise TemplateFailed(f"The template did not start within {START_TIMEOUT_S:.0f} s.") from error
             if not ready:
                 await self.stop()

@@ -1,0 +1,107 @@
+"""A deadline is kept by killing: whatever runs, and whatever the client does, it ends and the CPU comes back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pondkeeper.client.client import Client
+from tests.readers.asking import SlowClient, ask, code_of, running
+from tests.readers.conftest import READERS
+from tests.support.keeper import KeeperProcess, wait_until
+from tests.support.processes import ENDLESS_ROWS, RUNAWAY, RUNAWAYS, busy_cores
+
+IDLE_CORES = 0.1
+
+
+def wait_idle(keeper: KeeperProcess) -> None:
+    """Wait until nothing of the keeper computes and every reader is there again."""
+    wait_until(lambda: busy_cores(keeper.pid) < IDLE_CORES, timeout_s=10, what="an idle keeper")
+    wait_until(lambda: len(keeper.children("reader")) == READERS, what="all readers")
+
+
+@pytest.mark.parametrize("name", RUNAWAYS)
+def test_runaway_ends_soon_after_its_deadline(pond: KeeperProcess, client: Client, name: str) -> None:
+    """A runaway is answered 408, its CPU is given back, its slot refilled, and others are answered meanwhile."""
+    asked = ask(client, RUNAWAYS[name], timeout_s=1.5)
+    running(client, RUNAWAYS[name])
+    busy = busy_cores(pond.pid, 0.5)  # the positive control: it does run
+    assert client.query("SELECT count(*) FROM numbers").scalar() == 1000
+    outcome = asked.outcome()
+
+    assert busy > IDLE_CORES
+    assert code_of(outcome) == "query_timed_out"
+    assert outcome.http_status == 408
+    assert 1.4 < asked.took_s < 6
+    wait_idle(pond)
+    for _ in range(READERS):
+        assert client.query("SELECT 42").scalar() == 42
+
+
+def test_deadline_covers_a_client_that_reads_slowly(pond: KeeperProcess, client: Client) -> None:
+    """A client that does not take its answer loses it at the deadline: reader, CPU and entry are free again."""
+    before = set(pond.children("reader"))
+    with SlowClient(pond, ENDLESS_ROWS, timeout_s=1.5) as slow:
+        began = time.monotonic()
+        assert slow.response.status == 200
+        assert slow.response.read(1000)
+        assert running(client, ENDLESS_ROWS)["state"] == "streaming"
+
+        wait_until(lambda: not client.queries(), timeout_s=8, what="an end of the stream")
+        assert time.monotonic() - began > 1.0
+        wait_idle(pond)
+        assert before != set(pond.children("reader"))  # blocked in its pipe, it could only be killed
+        assert not slow.read_all()[1]
+
+
+def test_deadline_covers_an_answer_that_is_read_fast_and_never_ends(pond: KeeperProcess) -> None:
+    """An endless answer is cut at the deadline so that nobody takes it for whole."""
+    began = time.monotonic()
+    with SlowClient(pond, ENDLESS_ROWS, timeout_s=1.5) as fast:
+        received_bytes, whole = fast.read_all()
+
+    assert received_bytes > 1 << 20
+    assert not whole
+    assert time.monotonic() - began < 8
+    wait_idle(pond)
+
+
+def test_client_that_leaves_cancels_its_query(pond: KeeperProcess, client: Client) -> None:
+    """A closed connection ends a query that computes, one that streams and one that waits."""
+    with (
+        SlowClient(pond, RUNAWAY, timeout_s=15),
+        SlowClient(pond, ENDLESS_ROWS, timeout_s=15) as streaming,
+        SlowClient(pond, "SELECT 'waits'", timeout_s=15),
+    ):
+        streaming.response.read(100)
+        running(client, RUNAWAY)
+        running(client, "SELECT 'waits'")
+        assert busy_cores(pond.pid) > IDLE_CORES
+        began = time.monotonic()
+
+    wait_until(lambda: not client.queries(), timeout_s=5, what="an end of all queries")
+    assert time.monotonic() - began < 10  # and not because of their deadlines
+    wait_idle(pond)
+
+
+def test_delete_kills_a_running_a_streaming_and_a_waiting_query(pond: KeeperProcess, client: Client) -> None:
+    """DELETE /v1/queries/{id} ends a query in whatever state; only that one."""
+    runaway = ask(client, RUNAWAY, timeout_s=18)
+    computing = running(client, RUNAWAY, state="running")
+    with SlowClient(pond, ENDLESS_ROWS, timeout_s=18) as stream:
+        stream.response.read(100)
+        flowing = running(client, ENDLESS_ROWS, state="streaming")
+        patient = ask(pond.client(retry_for_s=0.0), "SELECT 'patient'", timeout_s=18)
+        waiting = running(client, "SELECT 'patient'", state="waiting")
+
+        client.cancel(waiting["id"])
+        assert code_of(patient.outcome()) == "query_cancelled"
+        assert not runaway.is_done()
+        client.cancel(computing["id"])
+        assert code_of(runaway.outcome()) == "query_cancelled"
+        assert runaway.took_s < 10
+        client.cancel(flowing["id"])
+        assert not stream.read_all()[1]
+    wait_until(lambda: not client.queries(), timeout_s=5, what="an end of all queries")
+    wait_idle(pond)
