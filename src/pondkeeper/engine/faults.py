@@ -134,8 +134,9 @@ def _class_of(kind: str, text: str) -> type[PondkeeperError]:
         return OutOfMemory
     if _WRITES.search(text) and kind not in ("io", "fatal"):
         return StatementNotAllowed
-    if kind in _MACHINE:
-        return next((found for pattern, found in _BY_TEXT if re.search(pattern, text)), DatabaseUnavailable)
+    if kind in _MACHINE or not kind:  # Why not: 2.0 raises its bare Error for a corrupt block.
+        otherwise = DatabaseUnavailable if kind else StatementFailed
+        return next((found for pattern, found in _BY_TEXT if re.search(pattern, text)), otherwise)
     return _BY_KIND.get(kind, StatementFailed)
 
 
