@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -69,7 +70,12 @@ class Copier:
         path = version_folder(self._shelf.snapshots, version) / self.source.path.name
         point_links(links, path)
         self._unsynced = (path.parent, links)
-        return Published(manifest, path, self._shelf.retire(keep), (time.perf_counter() - started) * 1000)
+        retired: list[int] = []
+        with contextlib.suppress(
+            OSError
+        ):  # Why: the version is out; what cannot be retired now is tried again next time.
+            retired = self._shelf.retire(keep)
+        return Published(manifest, path, retired, (time.perf_counter() - started) * 1000)
 
     def retire(self, keep: int) -> list[int]:
         """Take versions beyond the newest `keep` out of sight, those that nobody has open."""

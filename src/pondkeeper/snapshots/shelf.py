@@ -41,7 +41,7 @@ class Shelf:
     def take_target(self, now: Observation) -> Target:
         """The copy that needs the least work: the spare, an old version that nobody has open, or a new file."""
         count, size = now.block_count, now.headers.active.size_bytes
-        best = _cost(self._spare.contents, count) if self._spare else count + CHEAP_BLOCKS
+        best = _cost(self._spare.contents, count) if self._spare else count
         if best > CHEAP_BLOCKS and (old := self._recycle_cheapest(count, best)):
             return old
         if self._spare:
