@@ -84,7 +84,12 @@ def _dbt_runs(this: Run, keeper: RunningKeeper, file: Path) -> Iterator[list[int
         while not stop.is_set():
             with (file.parent / "dbt.log").open("ab") as log:
                 ended = subprocess.run(
-                    [*own, *_dbt_command(project)], cwd=file.parent, stdout=log, stderr=log, check=False
+                    [*own, *_dbt_command(project)],
+                    cwd=file.parent,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    check=False,
                 )
             codes.append(ended.returncode)
             if ended.returncode:

@@ -59,8 +59,15 @@ def keeping(file: Path, **settings: str) -> Iterator[RunningKeeper]:
     command = [sys.executable, "-m", "pondkeeper.cli.main", "serve", str(file), "--port", str(port)]
     environment = _environment({name.replace("__", "."): value for name, value in settings.items()})
     with log.open("wb") as output:
+        # Why a session: as under a service manager, the kernel's scheduler then does not count our clients to the keeper.
         process = subprocess.Popen(
-            command, cwd=file.parent, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            command,
+            cwd=file.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         url = f"http://127.0.0.1:{port}"
