@@ -73,7 +73,7 @@ def _exact_row(pairs: list[tuple[Column, str]], *, keys: bool) -> str:
     for place, (column, reference) in enumerate(pairs):
         key = _key(column.name) if keys else ""
         parts += [sql.literal(("," if place else "") + key), exact(column.type, reference)]
-    opening, closing = "{}" if keys else "[]"
+    opening, closing = ("{", "}") if keys else ("[", "]")
     return sql.concat(sql.literal(opening), *[part for part in parts if part != "''"], sql.literal(closing))
 
 
