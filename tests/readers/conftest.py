@@ -11,6 +11,7 @@ from pondkeeper.client.client import Client
 from tests.support.keeper import KeeperProcess
 
 READERS = 2
+MAX_WAITING = 6
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def pond(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     keeper = KeeperProcess(
         folder / "pond.duckdb",
         *("--readers", str(READERS), "--memory-limit", getattr(request.module, "MEMORY", "2GB"), "--threads", "2", "--timeout", "20s"),
-        environment={"PONDKEEPER_READERS_WAIT_S": "5"},
+        environment={"PONDKEEPER_READERS_WAIT_S": "5", "PONDKEEPER_READERS_MAX_WAITING": str(MAX_WAITING)},
     )
     with keeper:
         version = keeper.client().execute("CREATE TABLE numbers AS SELECT range AS n FROM range(1000)").version

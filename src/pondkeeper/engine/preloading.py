@@ -7,9 +7,15 @@ import os
 
 # Trap: pyarrow's allocator starts a background thread when it is loaded.
 os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
+# Trap: pyarrow's own allocator reserves 1 GiB at its first use, and all of it counts against a reader's RLIMIT_DATA.
+os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
 import duckdb  # noqa: E402
-import pyarrow as pa  # noqa: E402, F401
+import pyarrow as pa  # noqa: E402
 
 # Trap: importing duckdb 1.5 opens a default in-memory database, with a thread for each further core.
 duckdb.default_connection().close()
+
+# Why here: the choice is made at the first use, and the children have no environment.
+if pa.default_memory_pool().backend_name != "system":
+    raise SystemExit("pyarrow does not use the allocator that it was told to use")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pondkeeper.errors import PondkeeperError, QueryCancelled, QueryTimedOut, WorkerDied
+from pondkeeper.errors import OutOfMemory, PondkeeperError, QueryCancelled, QueryTimedOut, WorkerDied
 from pondkeeper.workers.child import ChildGone
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ class Ending:
 
 class SnapshotGone(Exception):
     """The snapshot was retired before the reader opened it; the newest one is to be asked instead."""
+
+
+class ReaderWasDead(Exception):
+    """The reader died before it had read the query, so that another may be asked."""
 
 
 class AnswerStream:
@@ -56,7 +60,7 @@ class AnswerStream:
             self._on_finished = callback
 
     async def begin(self, message: dict[str, Any], deadline: float, timeout_s: float) -> None:
-        """Send the query and wait for the head of its answer. Raises PondkeeperError or SnapshotGone."""
+        """Send the query and wait for the head of its answer. Raises PondkeeperError, SnapshotGone or ReaderWasDead."""
         loop = asyncio.get_running_loop()
         timed_out = QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
         self._timers.append(loop.call_at(deadline, self.stop, timed_out))
@@ -100,6 +104,8 @@ class AnswerStream:
             frame = await self._reader.child.next_frame()
         except ChildGone as gone:
             self._finish()
+            if gone.unread and self._reason is None:
+                raise ReaderWasDead from gone
             raise self._reason or died(gone.status) from gone
         self._reader.was_useful = True
         if isinstance(frame, dict):
@@ -110,11 +116,13 @@ class AnswerStream:
         kind = frame["op"]
         if kind == "head":
             return
+        error = PondkeeperError.from_wire(frame["error"]) if kind == "error" else None
+        self._reader.is_spent = isinstance(error, OutOfMemory)
         self._finish()
         if kind == "gone":
             raise SnapshotGone
-        if kind == "error":
-            raise self._reason or PondkeeperError.from_wire(frame["error"])
+        if error is not None:
+            raise self._reason or error
         if self._reason is not None:
             raise self._reason
         self.ending = Ending(frame["row_count"], frame["truncated"], frame["limit"])
@@ -144,7 +152,7 @@ class AnswerStream:
         try:
             while not self._finished:
                 await self._next()
-        except (PondkeeperError, SnapshotGone):  # the end that we wait for; nobody is left to tell
+        except (PondkeeperError, SnapshotGone, ReaderWasDead):  # the end that we wait for; nobody is left to tell
             return
 
     def _on_exit(self, _: asyncio.Future[int]) -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from pondkeeper.errors import DatabaseUnavailable, KeeperStopping, OutOfMemory, PondkeeperError, QueueFull, ReadersBusy
 from pondkeeper.files.durable import make_folder
-from pondkeeper.readers.answer import AnswerStream, SnapshotGone
+from pondkeeper.readers.answer import AnswerStream, ReaderWasDead, SnapshotGone
 from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import ChildGone
@@ -128,6 +128,8 @@ class Pool:
             opening = reader.open_message(snapshot, question.resources or self.limits.resources)
             try:
                 await stream.begin({**question.message, "snapshot": opening}, question.deadline, question.timeout_s)
+            except ReaderWasDead:
+                continue
             except SnapshotGone:
                 reader.snapshot = None
                 if asyncio.get_running_loop().time() > question.deadline:
@@ -207,7 +209,9 @@ class Pool:
 
     def _on_release(self, reader: Reader) -> None:
         self._running.pop(reader, None)
-        if not reader.child.exited.done():
+        if reader.is_spent:
+            reader.child.kill()
+        elif not reader.child.exited.done():
             self._hand_on(reader)
 
     def _hand_on(self, reader: Reader) -> None:

@@ -42,7 +42,8 @@ class Resources:
 class Reader:
     """A reader process; `release` gives it back to its pool, exactly once per use.
 
-    `was_useful`: it has answered something, or we ended it; else its death counts as one at birth.
+    `was_useful`: it has answered something, or we ended it; else its death counts as one at birth. `is_spent`: it ran
+    out of memory, and what its allocator still holds would be missing to the next query.
     """
 
     def __init__(self, child: Child, on_release: Callable[[Reader], None]) -> None:
@@ -52,6 +53,7 @@ class Reader:
         self.resources: Resources | None = None
         self.started_at = time.monotonic()
         self.was_useful = False
+        self.is_spent = False
         self.failed_to_open: Snapshot | None = None
         self.pool_tasks: set[asyncio.Task[Any]] = set()
         self._on_release = on_release

@@ -20,11 +20,15 @@ PAUSE_ABOVE_BYTES = 1024 * 1024
 
 
 class ChildGone(Exception):
-    """The child process has ended; `status` is its exit code, or minus the signal that killed it."""
+    """The child process has ended; `status` is its exit code, or minus the signal that killed it.
 
-    def __init__(self, status: int) -> None:
+    `unread`: it died before it had read all that was sent to it, so the last message had no effect.
+    """
+
+    def __init__(self, status: int, *, unread: bool = False) -> None:
         super().__init__(f"child ended with status {status}")
         self.status = status
+        self.unread = unread
 
 
 class Child(asyncio.Protocol):
@@ -41,20 +45,23 @@ class Child(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._closed = False
+        self._unread = False
         asyncio.get_running_loop().add_reader(self._pidfd, self._on_exit)
 
     # What the keeper does with it
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message; a message to a dead child is lost, which `next_frame` tells."""
-        if self._transport is not None and not self._closed:
+        if self._closed:
+            self._unread = True
+        elif self._transport is not None:
             self._transport.write(encode(message))
 
     async def next_frame(self) -> dict[str, Any] | bytes:
         """The next message, or a piece of a DATA frame. Raises ChildGone when the child has ended."""
         while (frame := self.frame_ready()) is None:
             if self._closed:
-                raise ChildGone(await asyncio.shield(self.exited))
+                raise ChildGone(await asyncio.shield(self.exited), unread=self._unread)
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -137,7 +144,8 @@ class Child(asyncio.Protocol):
             self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
+        # The kernel resets a Unix socket whose other end closes it with bytes unread, and refuses what is sent later.
+        self._closed, self._unread = True, isinstance(exc, ConnectionError)
         self._wake()
 
     def _wake(self) -> None:
