@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pondkeeper.cli.help import example, new_group
-from pondkeeper.cli.known import find_database, who
+from pondkeeper.cli.known import find_database, is_own_child, who
 from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes
@@ -94,9 +94,16 @@ def _wire(snapshot: SnapshotInfo) -> dict[str, Any]:
 
 
 def _row(snapshot: dict[str, Any]) -> tuple[Any, ...]:
-    holders = [who(holder["program"], holder["pid"]) for holder in snapshot.get("open_by") or []]
     size = show_bytes(snapshot.get("size_bytes"))
-    return snapshot["version"], show_age(snapshot["created_at"]), size, snapshot.get("method"), ", ".join(holders)
+    return snapshot["version"], show_age(snapshot["created_at"]), size, snapshot.get("method"), _open_by(snapshot)
+
+
+def _open_by(snapshot: dict[str, Any]) -> str:
+    """Who has it open; the readers of a keeper are one of them, because their pids are of no use to anybody."""
+    holders = snapshot.get("open_by") or []
+    strangers = [who(each["program"], each["pid"]) for each in holders if not is_own_child(each["program"])]
+    own = len(holders) - len(strangers)
+    return ", ".join([*([f"the keeper ({own} readers)" if own > 1 else "the keeper"] if own else []), *strangers])
 
 
 @command.command("take", examples=(example("after a program that wrote by itself", "pondkeeper snapshot take"),))
