@@ -10,8 +10,8 @@ os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 # Trap: pyarrow's own allocator reserves 1 GiB at its first use, and all of it counts against a reader's RLIMIT_DATA.
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
-import duckdb  # noqa: E402
-import pyarrow as pa  # noqa: E402
+import duckdb
+import pyarrow as pa
 
 # Trap: importing duckdb 1.5 opens a default in-memory database, with a thread for each further core.
 duckdb.default_connection().close()
