@@ -106,10 +106,11 @@ class Keeper:
         note = _note(url, {database.name: str(database.paths.file) for database in registry.all()})
         await asyncio.to_thread(write_atomic, self._home.keeper_json, msgspec.json.encode(note))
         await asyncio.to_thread(registry.sign, url)
-        _log.info("serving", url=url, databases=list(note["databases"]), home=str(self._home.root))
         token = await keys.ensure_admin_key()
         sys.stderr.write(_welcome(url, list(note["databases"]), token))
         sys.stderr.flush()
+        # Why after the welcome: the log is written by a thread, and would fall into the midst of it.
+        _log.info("serving", url=url, databases=list(note["databases"]), home=str(self._home.root))
 
     async def _stop_server(self, server: HttpServer) -> None:
         await server.stop(self._grace_left_s)
