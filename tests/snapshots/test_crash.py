@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -12,7 +15,7 @@ import pytest
 from pondkeeper.errors import DatabaseBusy, QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.folders import visible_versions
-from tests.snapshots.operators import CopierProcess, look
+from tests.snapshots.operators import CopierProcess, look, open_database, used_blocks_that_differ
 
 
 @pytest.mark.fault
@@ -109,3 +112,47 @@ def test_a_cancelled_publish_changes_nothing(
         copier.answer()
     assert visible_versions(paths.snapshots) == []
     assert look(copier.publish(2)["path"], "select count(*) from t") == [[1500000]]
+
+
+DIE_WRITING = """
+import sys, time
+from pathlib import Path
+from pondkeeper.files.paths import Home
+from tests.snapshots.operators import open_database
+paths = Home(Path(sys.argv[1])).database(Path(sys.argv[2]))
+c = open_database(paths)
+c.execute("create table if not exists t(i bigint, u uuid, s varchar)")
+print("on", flush=True)
+while True:
+    c.execute("insert into t select range, uuid(), md5(range::varchar) from range(130000)")
+    c.execute("update t set u = uuid() where i % 1000 = 1")
+    c.execute("delete from t where i % 7 = 3")
+    if len(sys.argv) > 3:
+        c.execute("checkpoint")
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("checkpoints", [[], ["too"]], ids=["in a load", "in checkpoints"])
+def test_a_writer_killed_at_any_moment(paths: DatabasePaths, copier: CopierProcess, checkpoints: list[str]) -> None:
+    """After kill -9 of the writer, in a load or in a checkpoint, its successor's checkpoint is published exactly."""
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    methods = []
+    for version in range(1, 9):
+        command = [sys.executable, "-c", DIE_WRITING, str(paths.home), str(paths.file), *checkpoints]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        assert writer.stdout and writer.stdout.readline()
+        time.sleep(chance.random() * 0.4)
+        writer.kill()
+        writer.communicate()
+        successor = open_database(paths)
+        successor.execute("checkpoint")
+        answer = copier.publish(version)
+        methods.append(answer["method"])
+        assert used_blocks_that_differ(paths.file, answer["path"]) == [], f"seed {seed}, {methods}"
+        expected = list(successor.execute("select count(*), sum(hash(i, u))::varchar from t").fetchall()[0])
+        assert look(answer["path"], "select count(*), sum(hash(i, u))::varchar from t") == [expected], f"seed {seed}"
+        successor.close()
+    assert methods.count("difference") >= (0 if checkpoints else 3), methods
