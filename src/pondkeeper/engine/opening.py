@@ -141,7 +141,8 @@ def _check(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | WriterC
     }
     names = ", ".join(f"current_setting('{name}')::VARCHAR" for name in wanted)
     # Trap: a result that is not read to its end keeps its transaction open, and no CHECKPOINT gets past it.
-    [found] = connection.execute(f"SELECT {names}").fetchall()
+    with connection.cursor() as cursor:  # Why: guests get cursors, and some settings do not reach those.
+        [found] = cursor.execute(f"SELECT {names}").fetchall()
     wrong = [f"{name} is {is_!r}" for (name, should), is_ in zip(wanted.items(), found, strict=True) if is_ != should]
     if wrong:
         raise DatabaseUnavailable(

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import duckdb
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.functions import refuse_forbidden
 from pondkeeper.errors import PondkeeperError, SqlInvalid, StatementNotAllowed
 
 WRITING_KINDS: Final = frozenset(
@@ -105,6 +106,7 @@ def _refusal(error: Exception) -> PondkeeperError:
 
 def _parse_one(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
     """The statements that DuckDB makes of the one statement in the text (PIVOT becomes several)."""
+    refuse_forbidden(sql)
     found = _parse(connection, sql)
     if not found:
         raise SqlInvalid("There is no statement in the text.", remedy="Send one SQL statement.")

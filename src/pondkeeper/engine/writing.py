@@ -9,6 +9,7 @@ from typing import Any
 import duckdb
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import writing_statement
 from pondkeeper.errors import PondkeeperError, QueryCancelled
@@ -33,8 +34,11 @@ class CheckpointPostponed(Exception):
 class Transaction:
     """One atomic list of statements. It can be interrupted from another thread until its commit begins."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, number: int, on_commit: Callable[[], None]) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, number: int, on_commit: Callable[[], None], lock: HeldLock
+    ) -> None:
         self.number = number
+        self._lock_on_file = lock
         self._cursor = cursor
         self._on_commit = on_commit
         self._lock = threading.Lock()
@@ -53,6 +57,7 @@ class Transaction:
         self._cursor.begin()
         try:
             rows_changed = [self._execute(sql, parameters) for sql, parameters in statements]
+            self._lock_on_file.insist()
             self._enter_commit()
         except BaseException:  # Why: whatever ended it, a failed transaction must not stay open.
             self._roll_back()

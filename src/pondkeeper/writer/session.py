@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import Transaction, checkpoint
 
@@ -18,6 +19,7 @@ class Session:
         self.recovered = left_behind or not Path(config.path).exists()
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
+        self._lock = HeldLock(config.path)
         self._path = config.path
         self._identity = _identity(config.path)
 
@@ -31,7 +33,7 @@ class Session:
 
     def transaction(self, number: int, on_commit: Callable[[], None]) -> Transaction:
         """A transaction for request `number`; one at a time."""
-        return Transaction(self._cursor, number, on_commit)
+        return Transaction(self._cursor, number, on_commit, self._lock)
 
     def checkpoint(self) -> None:
         """Fold the WAL into the file; commits may go on meanwhile. Raises CheckpointPostponed or PondkeeperError."""
