@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from pondkeeper.databases.remembered import Remembered
+from pondkeeper.databases.describing import Counters, Published, describe
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
@@ -63,6 +64,7 @@ class Database:
         self._sight = Sight(state=[])
         self._known_state: FileState = []
         self._published_at = time.monotonic()
+        self.counters = Counters()
         self._remembered = Remembered()
         self._watcher: asyncio.Task[None] | None = None
         self._queue: WriteQueue | None = None
@@ -228,6 +230,7 @@ class Database:
             answer = await self.queue.execute(write_id, request.statements, request.timeout_s)
         finally:
             self._running.remove(write_id)
+        self.counters.commits += 1
         return WriteOutcome(answer["version"], answer["rows_changed"])
 
     def _register(
@@ -262,6 +265,7 @@ class Database:
         keep = self._settings.snapshots.keep
         report = await self._copier.publish(self.paths, version, keep, compare=self.queue.desk.others_changed_it)
         self.queue.desk.others_changed_it = False
+        self.counters.published(report["bytes_copied"], report["elapsed_ms"])
         created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         fields = ("size_bytes", "blocks", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
         details = {name: report[name] for name in fields}
@@ -330,47 +334,10 @@ class Database:
 
     def status(self) -> dict[str, Any]:
         """Everything about the database, from memory: it never waits, and is at most one look old."""
-        problem = self.problem()
-        queue = self._queue
-        return {
-            "name": self.name,
-            "state": "ready" if self.newest else ("unavailable" if problem else "starting"),
-            "version": self.newest.version if self.newest else None,
-            "snapshot": self._snapshot_status(),
-            "file": {"size_bytes": self._sight.size_bytes, "wal_bytes": self._sight.wal_bytes},
-            "lease": {
-                "holder": self._sight.lease_holder or self._own_lease(),
-                "waiting": self._sight.lease_waiting,
-            },
-            "foreign": self._sight.foreign,
-            "writer": {
-                "is_open": queue.desk.is_open if queue else False,
-                "pid": queue.desk.pid if queue else None,
-                "waiting_for": queue.desk.waiting_for if queue else None,
-            },
-            "queue": {"depth": queue.depth if queue else 0},
-            "problem": problem.to_wire() if problem else None,
-        }
-
-    def _snapshot_status(self) -> dict[str, Any] | None:
-        newest = self.newest
-        if newest is None:
-            return None
-        return {
-            "version": newest.version,
-            "created_at": newest.created_at,
-            "age_s": round(time.monotonic() - self._published_at, 3),
-            "size_bytes": newest.size_bytes,
-            "blocks_copied": newest.blocks_copied,
-            "bytes_copied": newest.bytes_copied,
-            "method": newest.method,
-            "elapsed_ms": newest.elapsed_ms,
-        }
-
-    def _own_lease(self) -> dict[str, Any] | None:
-        if self._queue is None or not self._queue.desk.is_open:
-            return None
-        return {"who": "keeper", "why": "writes through the queue", "pid": self._queue.desk.pid}
+        published = Published(self.newest, time.monotonic() - self._published_at, self.counters)
+        desk = self._queue.desk if self._queue is not None else None
+        depth = self._queue.depth if self._queue is not None else 0
+        return describe(self.name, published, self._sight, desk, depth, self.problem())
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:
