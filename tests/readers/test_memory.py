@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pondkeeper.client.client import Client
-from tests.readers.asking import ask, code_of
+from tests.support.asking import ask, code_of
 from tests.support.keeper import KeeperProcess
 from tests.support.processes import rss_bytes
 

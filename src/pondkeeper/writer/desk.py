@@ -89,7 +89,7 @@ class WriterDesk:
         self.closed_state = known_state
         self.others_changed_it = True
         self.on_request: Callable[[dict[str, Any]], None] = lambda frame: None
-        self.on_death: Callable[[int], None] = lambda status: None
+        self.on_death: Callable[[ChildGone], None] = lambda gone: None
 
     @property
     def pid(self) -> int | None:
@@ -171,7 +171,7 @@ class WriterDesk:
                 frame = await child.next_frame()
             except ChildGone as gone:
                 self._brake.record_death(started_at, was_useful=was_useful)
-                self._on_gone(gone.status)
+                self._on_gone(gone)
                 return
             try:
                 was_useful = self._take(frame) or was_useful
@@ -213,11 +213,11 @@ class WriterDesk:
         self.closed_state = frame["state"]
         self._closed.set()
 
-    def _on_gone(self, status: int) -> None:
+    def _on_gone(self, gone: ChildGone) -> None:
         self._child = None
         if not self._stopping:
-            self._log.warning("the writer died", status=status)
-        self.on_death(status)
+            self._log.warning("the writer died", status=gone.status)
+        self.on_death(gone)
         self._on_closed({"state": None})
 
     # Publishing

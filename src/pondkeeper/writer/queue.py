@@ -20,6 +20,7 @@ from pondkeeper.errors import (
     WorkerDied,
     WriteTimedOut,
 )
+from pondkeeper.workers.child import ChildGone
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
 
 COMMIT_GRACE_S = 10.0
@@ -37,6 +38,7 @@ class Write:
     deadline: float
     outcome: asyncio.Future[dict[str, Any]]
     number: int = 0
+    unread: asyncio.Future[dict[str, Any]] | None = None
     is_committing: bool = False
     reason: PondkeeperError | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -168,14 +170,17 @@ class WriteQueue:
                 self._current = None
 
     async def _apply(self, write: Write) -> None:
-        child = await self.desk.started()
-        if write.outcome.done():
-            return
-        self._number += 1
-        timeout_s = max(0.0, write.deadline - asyncio.get_running_loop().time())
-        child.send({"op": "apply", "number": self._number, "statements": write.statements, "timeout_s": timeout_s})
-        write.number = self._number
-        await asyncio.wait({write.outcome})
+        """Send it to the writer; again to a successor, if the one before died without having read it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            child = await self.desk.started()
+            if write.outcome.done():
+                return
+            self._number += 1
+            timeout_s = max(0.0, write.deadline - loop.time())
+            child.send({"op": "apply", "number": self._number, "statements": write.statements, "timeout_s": timeout_s})
+            write.number, write.unread = self._number, loop.create_future()
+            await asyncio.wait({write.outcome, write.unread}, return_when=asyncio.FIRST_COMPLETED)
 
     # What became of it
 
@@ -191,9 +196,13 @@ class WriteQueue:
         else:
             write.settle(_verdict(write, frame["op"], PondkeeperError.from_wire(frame["error"])))
 
-    def _on_death(self, status: int) -> None:
-        write = self._current
-        if write is None or not write.number:
+    def _on_death(self, gone: ChildGone) -> None:
+        write, status = self._current, gone.status
+        if write is None or write.unread is None or not write.number:
+            return
+        if gone.unread and not write.is_committing and write.reason is None:
+            write.number = 0
+            write.unread.set_result({})
             return
         if write.is_committing:
             write.settle(OutcomeUnknown("The writer died while it committed.", status=status))
