@@ -77,7 +77,12 @@ class KeeperProcess:
     """`pondkeeper serve TARGET` as its own process; `with KeeperProcess(path) as keeper:` starts and stops it."""
 
     def __init__(
-        self, target: Path, *arguments: str, home: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        target: Path,
+        *arguments: str,
+        home: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self.target = target
         self.home = Home(home or default_home(target))
@@ -85,6 +90,7 @@ class KeeperProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = [*arguments, *(["--home", str(home)] if home else [])]
         self._environment = dict(environment or {})
+        self._under = list(under)  # a program that starts it as its own process, such as `strace -D`
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Client] = []
         self._key: str | None = None
@@ -96,7 +102,7 @@ class KeeperProcess:
     def launch(self) -> KeeperProcess:
         """Start it without waiting for it."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
-        command = command_line("serve", str(self.target), "--port", str(self.port), *self._arguments)
+        command = self._under + command_line("serve", str(self.target), "--port", str(self.port), *self._arguments)
         # Why: a test run that is killed must leave no keeper behind.
         if setpriv := shutil.which("setpriv"):
             command = [setpriv, "--pdeathsig", "KILL", *command]
@@ -197,9 +203,9 @@ class KeeperProcess:
     def key(self) -> str:
         """The admin key that the first start printed."""
         if self._key is None:
-            found = _KEY.search(self.log())
-            assert found is not None, f"no admin key was printed:\n{self.log()}"
-            self._key = found[0]
+            # Why a wait: the keeper is ready a moment before it prints the key.
+            found = wait_until(lambda: _KEY.search(self.log()), what="an admin key in the log")
+            self._key = str(found[0])
         return self._key
 
     @property
