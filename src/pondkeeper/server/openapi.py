@@ -28,6 +28,7 @@ _ANSWERS: Final = (
     shapes.DatabaseState,
     shapes.SnapshotList,
     shapes.SnapshotEntry,
+    shapes.SnapshotTaken,
     shapes.KeyList,
     shapes.KeyMade,
     shapes.KeyRevoked,

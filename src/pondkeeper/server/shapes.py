@@ -87,6 +87,7 @@ class DatabaseState(Struct):
     writer: dict[str, Any]
     queue: dict[str, Any]
     problem: dict[str, Any] | None
+    counters: Annotated[dict[str, Any], Meta(description="What was done since the keeper started.")]
 
 
 class DatabaseList(Struct):
@@ -100,7 +101,24 @@ class SnapshotEntry(Struct):
 
     version: int
     created_at: str
+    age_s: float
     size_bytes: int
+    method: Annotated[str | None, Meta(description="How it was made: full, difference or compare.")]
+    path: Annotated[str | UnsetType, Meta(description="Only for administrators.")] = UNSET
+    open_by: Annotated[list[dict[str, Any]] | UnsetType, Meta(description="Who has it open; for administrators.")] = UNSET
+
+
+class SnapshotTaken(Struct):
+    """A snapshot that was just published."""
+
+    version: int
+    created_at: str
+    size_bytes: int
+    blocks: int
+    blocks_copied: int
+    bytes_copied: int
+    method: Annotated[str, Meta(description="How it was made: full, difference or compare.")]
+    elapsed_ms: float
     path: Annotated[str | UnsetType, Meta(description="Only for administrators.")] = UNSET
 
 

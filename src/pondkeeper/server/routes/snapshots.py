@@ -13,15 +13,17 @@ from pondkeeper.server.answers import Answer
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives
 from pondkeeper.server.scopes import sees_private
-from pondkeeper.server.shapes import SnapshotEntry, SnapshotList
+from pondkeeper.server.shapes import SnapshotList, SnapshotTaken
 from pondkeeper.snapshots.listing import list_snapshots
+
+_PRIVATE = frozenset({"path", "open_by"})
 
 
 def make_router(context: Context) -> APIRouter:
     """The routes of snapshots."""
     router = APIRouter(tags=["snapshots"])
     listed: dict[str, Any] = {"response_model": None, "responses": gives(SnapshotList, "The newest first.")}
-    taken: dict[str, Any] = {"response_model": None, "responses": gives(SnapshotEntry, "It is published.")}
+    taken: dict[str, Any] = {"response_model": None, "responses": gives(SnapshotTaken, "It is published.")}
 
     async def list_them(request: Request) -> Answer:
         database = context.database(request.scope, Action.SNAPSHOT_READ)
@@ -54,7 +56,5 @@ def make_router(context: Context) -> APIRouter:
 
 
 def _shown(request: Request, entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry without its path, unless an administrator asks."""
-    if not sees_private(request.scope):
-        entry.pop("path", None)
-    return entry
+    """The entry; where it lies and who has it open is for administrators."""
+    return entry if sees_private(request.scope) else {name: entry[name] for name in entry if name not in _PRIVATE}
