@@ -36,7 +36,9 @@ def serving(file: Path, threads: int | None = None) -> Iterator[int]:
     """A Quack server on a database file; yields its port."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.quack", str(file), str(port), *([str(threads)] if threads else [])]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(  # in a session of its own, like the keeper
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "ready":

@@ -14,7 +14,7 @@ from typing import Any
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.opening import Connection, ReaderConfig, open_snapshot
 from pondkeeper.engine.render.answer import Answer, render
-from pondkeeper.engine.statements import reading_statement
+from pondkeeper.engine.render.known import KnownStatements
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
@@ -34,6 +34,7 @@ class Reader:
         self._opened: ReaderConfig | None = None
         self._running: tuple[int, Connection] | None = None
         self._lock = threading.Lock()
+        self._known = KnownStatements()
 
     def interrupt(self, number: int) -> None:
         """Stop request `number` if it is the one that runs."""
@@ -75,6 +76,7 @@ class Reader:
             if not os.path.exists(config.path):
                 raise FileNotFoundError(config.path)
             self._connection = open_snapshot(config)
+            self._known = KnownStatements()
             self._opened = config
         return self._connection
 
@@ -89,7 +91,7 @@ class Reader:
         with self._lock:
             self._running = (message["number"], cursor)
         try:
-            statement = reading_statement(cursor, message["sql"])
+            statement = self._known.statement(cursor, message["sql"])
             answer = render(
                 cursor,
                 statement,
@@ -98,6 +100,7 @@ class Reader:
                 max_rows=message["max_rows"],
                 max_bytes=message["max_bytes"],
                 version=message["snapshot"]["version"],
+                known=self._known,
             )
             self._send(answer)
         finally:

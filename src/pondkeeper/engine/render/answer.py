@@ -16,6 +16,7 @@ from pondkeeper.engine.faults import translate, translated
 from pondkeeper.engine.render import arrow, csv, parquet
 from pondkeeper.engine.render import json as canonical
 from pondkeeper.engine.render.binding import Bound, bind
+from pondkeeper.engine.render.known import KnownStatements
 from pondkeeper.engine.render.rows import Ending, TextRows
 from pondkeeper.engine.render.types import Column
 from pondkeeper.engine.statements import ReadingStatement
@@ -70,6 +71,7 @@ def render(
     max_rows: int,
     max_bytes: int,
     version: int,
+    known: KnownStatements | None = None,
 ) -> Answer:
     """Run the statement on a read-only cursor and render it; faults before the first rows are raised from here."""
     if format not in CONTENT_TYPES:
@@ -77,7 +79,7 @@ def render(
     state = _State(time.monotonic(), version)
     given = placeholders.bind(statement.parameter_names, parameters)
     with translated():
-        bound = bind(cursor, statement, given)
+        bound = bind(cursor, statement, given, known or KnownStatements())
         pieces = _PIECES[format](bound, state, max_rows, max_bytes)
         pieces = _started(pieces)
     return Answer(CONTENT_TYPES[format], bound.columns, pieces, state)

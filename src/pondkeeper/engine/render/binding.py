@@ -12,6 +12,7 @@ from typing import Final
 import duckdb
 
 from pondkeeper.engine.parameters import Parameters
+from pondkeeper.engine.render.known import KnownStatements
 from pondkeeper.engine.render.types import Column, described
 from pondkeeper.engine.statements import ReadingStatement, wrapped
 
@@ -40,12 +41,22 @@ class Bound:
         return f"SELECT {', '.join(values)} FROM {self.source} AS t({', '.join(references)})"
 
 
-def bind(cursor: duckdb.DuckDBPyConnection, statement: ReadingStatement, parameters: Parameters | None) -> Bound:
+def bind(
+    cursor: duckdb.DuckDBPyConnection,
+    statement: ReadingStatement,
+    parameters: Parameters | None,
+    known: KnownStatements,
+) -> Bound:
     """The statement bound; an EXPLAIN is run, and the rows it gave stand in its place as parameters."""
     if statement.kind == "explain":
         return _explained(cursor, statement, parameters)
     source = wrapped(statement.sql)
-    return Bound(cursor, source, parameters, _columns(cursor, source, parameters))
+    columns = known.columns(source) if parameters is None else None
+    if columns is None:
+        columns = _columns(cursor, source, parameters)
+        if parameters is None:
+            known.keep_columns(source, columns)
+    return Bound(cursor, source, parameters, columns)
 
 
 def _columns(cursor: duckdb.DuckDBPyConnection, source: str, parameters: Parameters | None) -> tuple[Column, ...]:

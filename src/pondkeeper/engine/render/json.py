@@ -34,11 +34,11 @@ def _row(columns: Sequence[Column], references: Sequence[str], *, keys: bool) ->
     if not all(_is_fast(column.type) for column in columns):
         return _exact_row(pairs, keys=keys)
     arguments = [part for column, reference in pairs for part in _fast_parts(column, reference, keys=keys)]
-    fast = sql.text(sql.call("json_object" if keys else "json_array", *arguments))
+    fast = sql.call("json_object" if keys else "json_array", *arguments)
     guards = [f"{sql.call('isfinite', ref)} IS NOT FALSE" for column, ref in pairs if column.type.id in FLOATING]
     if not guards:
-        return fast
-    return f"CASE WHEN {' AND '.join(guards)} THEN {fast} ELSE {_exact_row(pairs, keys=keys)} END"
+        return fast  # Why no cast to VARCHAR: it comes as a string anyway, and a cast is a tenth of a small query.
+    return f"CASE WHEN {' AND '.join(guards)} THEN {sql.text(fast)} ELSE {_exact_row(pairs, keys=keys)} END"
 
 
 def _fast_parts(column: Column, reference: str, *, keys: bool) -> list[str]:
