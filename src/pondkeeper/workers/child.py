@@ -153,8 +153,11 @@ class Child(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _on_exit(self) -> None:
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        except BlockingIOError:  # Why: a tracer (strace, gdb) is told of the end before us; we are called again at once.
+            return
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)
         status = 0 if result is None else result.si_status
         if result is not None and result.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
