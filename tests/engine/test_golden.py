@@ -163,6 +163,28 @@ def shown(values: pa.Array) -> str:
     return re.sub(r"type: .*", "", text)  # Why: Parquet has names of its own for the elements of a list.
 
 
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv", "arrow", "parquet"])
+def test_duckdbs_own_collection_of_types_renders_in_every_format(guest: duckdb.DuckDBPyConnection, form: str) -> None:
+    """Whatever types this release knows, with their smallest and largest values: each is rendered, none is a fault."""
+    rendered, body = answer(guest, "from test_all_types()", form)
+
+    assert rendered.ending is not None
+    assert rendered.ending.row_count == 3
+    assert len(rendered.columns) > 50
+    assert body
+
+
+def test_duckdbs_own_collection_of_types_is_strict_json(guest: duckdb.DuckDBPyConnection) -> None:
+    """Its extreme values read back as they are known to be."""
+    low, high, none = json.loads(answer(guest, "from test_all_types()")[1])["rows"]
+    names = [column["name"] for column in answer(guest, "from test_all_types()")[0].columns]
+
+    assert high[names.index("timestamp_s")] == "+294247-01-10T04:00:54"
+    assert low[names.index("timestamp")] == "-290308-12-22T00:00:00"
+    assert high[names.index("uhugeint")] == str(2**128 - 1)
+    assert none[names.index("map")] is None
+
+
 def test_parquet_keeps_seconds_as_microseconds(guest: duckdb.DuckDBPyConnection) -> None:
     """Parquet has no unit of seconds: the moments are the same, and infinity stays infinity."""
     column = parquet_table(guest, "hard_types").column("timestamp_s").combine_chunks()

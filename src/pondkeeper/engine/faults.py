@@ -149,6 +149,8 @@ def translate(error: BaseException) -> PondkeeperError:
         return OutOfMemory(private=text)
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error)
+    if type(error).__module__.startswith("pyarrow") and not _HEAD.match(text):
+        return StatementFailed(f"This format cannot hold the answer: {scrubbed(text)}", private=text)
     if not isinstance(error, duckdb.Error) and not _HEAD.match(text):
         return PondkeeperError(f"The engine failed: {type(error).__name__}.", private=f"{type(error).__name__}: {text}")
     found = _class_of(kind, text)

@@ -36,7 +36,7 @@ def convert(kind: Type, reference: str, *, parquet: bool = False, depth: int = 0
         return scalars.text(kind, reference)
     if kind.id == "null":
         return f"({reference})::INTEGER"  # Why: as on 1.5; and Parquet has no map whose keys are of no type.
-    if kind.id in _AS_JSON:
+    if kind.id in _AS_JSON or (parquet and kind.id == "struct" and not kind.children):
         return _unless_null(reference, json.exact(kind, reference))
     if parquet and kind.id == "timestamp_s":
         return f"({reference})::TIMESTAMP"  # Trap: Parquet has no seconds; as milliseconds infinity would overflow.

@@ -61,6 +61,11 @@ def _timestamp(reference: str) -> str:
     )
 
 
+def _coarse(reference: str) -> str:
+    # Trap: DuckDB takes seconds and milliseconds to nanoseconds for strftime, which do not reach far.
+    return _timestamp(f"({reference})::TIMESTAMP")
+
+
 def _with_t(reference: str) -> str:
     return sql.call("replace", sql.text(reference), "' '", "'T'")
 
@@ -83,8 +88,11 @@ def _timestamptz(reference: str) -> str:
 
 def _timestamptz_ns(reference: str) -> str:
     moment = sql.call("make_timestamp_ns", sql.call("epoch_ns", reference))
-    finite = sql.call("isfinite", reference)
-    return f"CASE WHEN {finite} THEN {sql.concat(_with_t(moment), _UTC)} ELSE {sql.text(reference)} END"
+    infinite = sql.call("contains", sql.text(reference), "'infinity'")  # there is no isfinite for this type
+    return (
+        f"CASE WHEN {reference} IS NULL OR {infinite} THEN {sql.text(reference)}"
+        f" ELSE {sql.concat(_with_t(moment), _UTC)} END"
+    )
 
 
 def _timetz(reference: str) -> str:
@@ -103,8 +111,8 @@ _ZERO_MINUTES: Final = "':00'"
 _SPELLED: Final[dict[str, Callable[[str], str]]] = {
     "date": _date,
     "timestamp": _timestamp,
-    "timestamp_s": _timestamp,
-    "timestamp_ms": _timestamp,
+    "timestamp_s": _coarse,
+    "timestamp_ms": _coarse,
     "timestamp_ns": _with_t,
     "timestamp with time zone": _timestamptz,
     "timestamptz_ns": _timestamptz_ns,
