@@ -10,8 +10,8 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.describing import Counters, Published, describe
+from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
@@ -31,6 +31,7 @@ from pondkeeper.readers.reader import Resources, Snapshot
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.listing import list_snapshots
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import Publishing, WriterDesk, WriterLimits
 from pondkeeper.writer.queue import WriteQueue
@@ -66,7 +67,7 @@ class Database:
         self._published_at = time.monotonic()
         self.counters = Counters()
         self._remembered = Remembered()
-        self._watcher: asyncio.Task[None] | None = None
+        self._tasks = SideTasks()
         self._queue: WriteQueue | None = None
 
     # Life
@@ -80,7 +81,7 @@ class Database:
         published = newest.version if newest else None
         self._queue = self._make_queue(self._remembered.first_version(published, has_past=has_past))
         self._queue.start()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+        self._tasks.start(self._watch())
 
     def _prepare(self) -> SnapshotInfo | None:
         for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
@@ -123,8 +124,7 @@ class Database:
 
     async def stop(self, grace_s: float) -> None:
         """Let writes end within the grace and close the file in order."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._tasks.cancel()
         await self.queue.stop(grace_s)
         await asyncio.to_thread(self._remember_state)
         self._pool.forget(self.name)

@@ -145,8 +145,7 @@ class AnswerStream:
         if self._finished:
             return
         self.stop(QueryCancelled("The query was cancelled because its client went away."))
-        self._reader.pool_tasks.add(task := asyncio.get_running_loop().create_task(self._drain()))
-        task.add_done_callback(self._reader.pool_tasks.discard)
+        self._reader.side_tasks.start(self._drain())
 
     async def _drain(self) -> None:
         try:

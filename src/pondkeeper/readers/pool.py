@@ -19,6 +19,7 @@ from pondkeeper.readers.answer import AnswerStream, ReaderWasDead, SnapshotGone
 from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import ChildGone
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.readers.process"
@@ -77,7 +78,7 @@ class Pool:
         self._waiters: deque[asyncio.Future[Reader]] = deque()
         self._running: dict[Reader, AnswerStream] = {}
         self._newest: dict[str, Snapshot] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = SideTasks()
         self._stale = asyncio.Event()
         self._brake = Brake()
         self._stopping = False
@@ -87,15 +88,14 @@ class Pool:
 
     async def start(self) -> None:
         """Fork the readers; returns when all of them are ready."""
-        self._task(self._watch())
-        self._task(self._refresh())
+        self._tasks.start(self._watch())
+        self._tasks.start(self._refresh())
         await asyncio.gather(*(self._add_reader() for _ in range(self.limits.count)))
 
     async def stop(self) -> None:
         """End every reader now; running queries are cut."""
         self._stopping = True
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(KeeperStopping())
@@ -194,8 +194,7 @@ class Pool:
             limits={"data": self.limits.rlimit_data_bytes},
             oom_score_adj=OOM_SCORE_ADJ,
         )
-        reader = Reader(await self._template.spawn(spec), self._on_release)
-        reader.pool_tasks = self._tasks
+        reader = Reader(await self._template.spawn(spec), self._tasks, self._on_release)
         self._readers.add(reader)
         reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
         try:
@@ -239,9 +238,9 @@ class Pool:
             return
         self.kills += 1
         _log.info("reader ended", pid=reader.child.pid, status=reader.child.exited.result())
-        self._task(self._refill())
+        self._tasks.start(self._refill())
         # Why: DuckDB leaves the temp files of a killed process behind.
-        self._task(asyncio.to_thread(shutil.rmtree, temp_directory, ignore_errors=True))
+        self._tasks.start(asyncio.to_thread(shutil.rmtree, temp_directory, ignore_errors=True))
 
     async def _refill(self) -> None:
         """Replace a dead reader, however long it takes until that is possible again."""
@@ -299,8 +298,3 @@ class Pool:
                     _log.warning("reader over its memory ceiling", pid=reader.child.pid, rss_bytes=rss_bytes)
                     stream.stop(OutOfMemory("The query went over the hard memory ceiling of its reader."))
                     reader.child.kill()
-
-    def _task(self, coroutine: Any) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

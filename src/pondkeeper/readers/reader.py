@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pondkeeper.workers.child import Child
+from pondkeeper.workers.side_tasks import SideTasks
 
 
 class ReaderState(enum.StrEnum):
@@ -46,8 +46,9 @@ class Reader:
     out of memory, and what its allocator still holds would be missing to the next query.
     """
 
-    def __init__(self, child: Child, on_release: Callable[[Reader], None]) -> None:
+    def __init__(self, child: Child, side_tasks: SideTasks, on_release: Callable[[Reader], None]) -> None:
         self.child = child
+        self.side_tasks = side_tasks
         self.state = ReaderState.STARTING
         self.snapshot: Snapshot | None = None
         self.resources: Resources | None = None
@@ -55,7 +56,6 @@ class Reader:
         self.was_useful = False
         self.is_spent = False
         self.failed_to_open: Snapshot | None = None
-        self.pool_tasks: set[asyncio.Task[Any]] = set()
         self._on_release = on_release
         self._number = 0
 

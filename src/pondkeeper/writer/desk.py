@@ -14,6 +14,7 @@ import structlog
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.writer.process"
@@ -78,7 +79,7 @@ class WriterDesk:
         self._copying: asyncio.Task[None] | None = None
         self._republish_after_s = REPUBLISH_AFTER_S
         self._republish_timer: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = SideTasks()
         self._closed = asyncio.Event()
         self._closed.set()
         self._stopping = False
@@ -108,7 +109,7 @@ class WriterDesk:
                     await asyncio.sleep(self._brake.delay_s)
                 await self._publishing.reserve(self.next_version + 1)
                 self._child = await self._spawn()
-                self._task(self._listen(self._child, time.monotonic()))
+                self._tasks.start(self._listen(self._child, time.monotonic()))
             return self._child
 
     async def _spawn(self) -> Child:
@@ -159,8 +160,7 @@ class WriterDesk:
             child.close()
             child.kill()
             await asyncio.shield(child.exited)
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.cancel()
 
     # What the writer says
 
@@ -224,7 +224,7 @@ class WriterDesk:
 
     def _on_checkpointed(self, frame: dict[str, Any]) -> None:
         self.next_version = max(self.next_version, frame["version"] + 1)
-        self._copying = self._task(self._publish_then_resume(frame["version"], self._child))
+        self._copying = self._tasks.start(self._publish_then_resume(frame["version"], self._child))
 
     def _on_publish_failed(self, frame: dict[str, Any]) -> None:
         self._note_publish_error(PondkeeperError.from_wire(frame["error"]))
@@ -260,9 +260,3 @@ class WriterDesk:
 
         self._republish_timer = asyncio.get_running_loop().call_later(self._republish_after_s, again)
         self._republish_after_s = min(2 * self._republish_after_s, REPUBLISH_AT_MOST_S)
-
-    def _task(self, coroutine: Any) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

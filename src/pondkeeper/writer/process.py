@@ -136,10 +136,10 @@ class Writer:
         except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this request.
             self._publisher.report_failure(translate(error))
 
-    def _on_resumed(self, message: dict[str, Any]) -> None:
+    def _on_resumed(self, _: dict[str, Any]) -> None:
         """Nothing to do but the tick that follows every message."""
 
-    def _on_close(self, message: dict[str, Any]) -> None:
+    def _on_close(self, _: dict[str, Any]) -> None:
         self._used_at = 0.0
 
     # The file

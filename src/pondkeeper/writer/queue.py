@@ -21,6 +21,7 @@ from pondkeeper.errors import (
     WriteTimedOut,
 )
 from pondkeeper.workers.child import ChildGone
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
 
 COMMIT_GRACE_S = 10.0
@@ -58,13 +59,13 @@ class WriteQueue:
         self._waiting: deque[Write] = deque()
         self._current: Write | None = None
         self._wake = asyncio.Event()
-        self._serving: asyncio.Task[None] | None = None
+        self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
         desk.on_request, desk.on_death = self._on_frame, self._on_death
 
     def start(self) -> None:
-        self._serving = asyncio.get_running_loop().create_task(self._serve())
+        self._tasks.start(self._serve())
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new writes, let the running ones end within the grace, close the file in order."""
@@ -77,8 +78,7 @@ class WriteQueue:
         if self._current is not None:
             self.stop_write(self._current, KeeperStopping())
         await self.desk.stop(max(LEAST_CLOSING_S, deadline - time.monotonic()))
-        if self._serving is not None:
-            self._serving.cancel()
+        self._tasks.cancel()
 
     @property
     def depth(self) -> int:
