@@ -20,7 +20,7 @@ StartKeeper = Callable[..., KeeperProcess]
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests may reach them."""
-    for name in [name for name in os.environ if name.startswith("PONDKEEPER_") and "SCENE" not in name]:
+    for name in [name for name in os.environ if name.startswith("PONDKEEPER_")]:
         monkeypatch.delenv(name)
 
 

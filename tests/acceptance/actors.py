@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 import sys
 import time
@@ -212,10 +213,17 @@ def patient_connect(path: str, patience_s: float) -> duckdb.DuckDBPyConnection:
     while True:
         try:
             return duckdb.connect(path)
-        except duckdb.IOException:
+        except duckdb.IOException as error:
             if time.monotonic() > give_up_at:
-                raise
+                raise TimeoutError(f"{error} [held by {holder_named_in(str(error))}]") from error
             time.sleep(0.05)
+
+
+def holder_named_in(message: str) -> str:
+    """The process name of the PID in DuckDB's error: dbt, or one of the keeper's children."""
+    found = re.search(r"PID (\d+)", message)
+    comm = Path(f"/proc/{found[1]}/comm") if found else None
+    return comm.read_text().strip() if comm is not None and comm.exists() else "one that is gone"
 
 
 def runaway(actor: Actor) -> None:
