@@ -195,7 +195,7 @@ class Terminal:
         if typed.startswith(SERVES):
             return self._serve(typed.replace("script/server", "pondkeeper serve demo/flights.duckdb"))
         script = (
-            f'set -a; cd "$(cat {self._state}/pwd)"; . {self._state}/env\n{typed}\n'
+            f'trap "" HUP; set -a; cd "$(cat {self._state}/pwd)"; . {self._state}/env\n{typed}\n'
             f"code=$?; export -p > {self._state}/env; pwd > {self._state}/pwd; exit $code\n"
         )
         process, master = self._start(["bash", "-c", script])

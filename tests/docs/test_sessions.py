@@ -65,4 +65,4 @@ def test_the_documents_have_sessions() -> None:
     """README and tutorial are among what is played, so that a change of markers cannot switch everything off."""
     names = {path.name for path in played()}
     assert {"README.md", "first-warehouse.md"} <= names
-    assert sum(len(Document.read(path).steps) for path in played()) >= 40
+    assert sum(len(Document.read(path).steps) for path in played()) >= 50

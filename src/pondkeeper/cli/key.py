@@ -84,7 +84,7 @@ def list_(every: bool, as_json: bool, target: Target) -> None:
     if as_json:
         print_json(shown)
     else:
-        print_table(("id", "name", "role", "databases", "state", "age", "last used"), map(_row, shown))
+        print_table(("id", "name", "role", "databases", "state", "age", "last used"), map(_row, shown), whole=(0, 1, 2))
 
 
 def _row(key: dict[str, Any]) -> tuple[Any, ...]:

@@ -18,15 +18,18 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[int] = ()) -> None:
-    """A table; on a terminal cut to its width, elsewhere as wide as it needs to be."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[int] = (), whole: Iterable[int] = ()
+) -> None:
+    """A table; on a terminal cut to its width, elsewhere as wide as it needs to be. The columns `whole` are never cut."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     on_terminal = sys.stdout.isatty()
-    right = set(numbers)
+    right, uncut = set(numbers), set(whole)
+    cells = [["" if value is None else _line(str(value)) for value in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         table.add_column(
@@ -34,10 +37,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, number
             justify="right" if position in right else "left",
             no_wrap=True,
             overflow="ellipsis" if on_terminal else "ignore",
-            min_width=min(len(name), 8),
+            min_width=max(len(row[position]) for row in [columns, *cells]) if position in uncut else min(len(name), 8),
         )
-    for row in rows:
-        table.add_row(*(Text("" if value is None else _line(str(value))) for value in row))
+    for row in cells:
+        table.add_row(*map(Text, row))
     # Why no width of its own on a terminal: rich asks the terminal, and COLUMNS.
     console = Console(width=None if on_terminal else WIDE, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
     console.print(table)

@@ -31,7 +31,9 @@ def command(as_json: bool, target: Target) -> None:
     elif not running:
         say("no query is running")
     else:
-        print_table(("id", "database", "state", "for", "key", "client", "sql"), map(_row, running), numbers=(3,))
+        print_table(
+            ("id", "database", "state", "for", "key", "client", "sql"), map(_row, running), numbers=(3,), whole=range(6)
+        )
 
 
 def _row(query: dict[str, Any]) -> tuple[Any, ...]:

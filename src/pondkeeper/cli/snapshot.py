@@ -71,7 +71,9 @@ def list_(database: str | None, as_json: bool, target: Target) -> None:
     elif not listed:
         say("there is no snapshot yet")
     else:
-        print_table(("version", "age", "size", "method", "open by"), map(_row, listed), numbers=(0, 1, 2))
+        print_table(
+            ("version", "age", "size", "method", "open by"), map(_row, listed), numbers=(0, 1, 2), whole=range(4)
+        )
 
 
 def _local(target: Target, database: str | None) -> list[dict[str, Any]]:

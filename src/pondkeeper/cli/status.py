@@ -118,7 +118,7 @@ def _print(found: dict[str, Any]) -> None:
     if not found["databases"]:
         return
     click.echo()
-    print_table(COLUMNS, map(_row, found["databases"]), numbers=(2, 4, 5, 6))
+    print_table(COLUMNS, map(_row, found["databases"]), numbers=(2, 4, 5, 6), whole=range(7))
     for database in found["databases"]:
         if problem := database.get("problem"):
             click.echo(f"\n{database['name']}: {problem['message']} [{problem['code']}]\n  {problem['remedy']}")
