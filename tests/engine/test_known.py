@@ -58,3 +58,17 @@ def test_only_so_many_statements_are_kept(monkeypatch: pytest.MonkeyPatch) -> No
     recent.keep("c", 2)
     recent.keep("x" * (known.LONGEST_STATEMENT + 1), 3)
     assert [recent.get(text) for text in ("a", "b", "c", "x" * (known.LONGEST_STATEMENT + 1))] == [0, None, 2, None]
+
+
+def test_the_columns_of_a_pivot_are_looked_up_each_time(guest: duckdb.DuckDBPyConnection) -> None:
+    """A PIVOT without IN takes its columns from its data, and now() makes other data: nothing of it is remembered."""
+    known = KnownStatements()
+    sql = "pivot (select epoch_us(now()) as moment) on moment using count(*)"
+    names = set()
+    for _ in range(2):
+        cursor = guest.cursor()
+        answer = render(cursor, known.statement(cursor, sql), None, "json", 10, 10_000, 1, known)
+        list(answer.chunks())
+        names.update(column["name"] for column in answer.columns)
+
+    assert len(names) == 2

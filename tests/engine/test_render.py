@@ -19,7 +19,7 @@ import pytest
 
 from pondkeeper.engine.render.answer import CONTENT_TYPES, render
 from pondkeeper.engine.statements import reading_statement
-from pondkeeper.errors import InvalidRequest, SqlInvalid
+from pondkeeper.errors import InvalidRequest, SqlInvalid, StatementFailed
 from tests.engine.rendering import UNLIMITED, answer
 
 FORMS = list(CONTENT_TYPES)
@@ -272,3 +272,31 @@ def test_the_measure_sees_an_answer_that_is_held(snapshot: Path, tmp_path: Path)
     grown_mb, size_mb = measured(keeping, snapshot, tmp_path, "json", False)
 
     assert grown_mb > size_mb // 2 > 40
+
+
+@pytest.mark.parametrize("form", ["json", "arrow"])
+def test_a_fault_names_the_line_of_the_guests_own_text(guest: duckdb.DuckDBPyConnection, form: str) -> None:
+    """DuckDB counts lines of what it was given; the guest reads lines of what they sent."""
+    for sql, line in (("select 'x'::integer", 1), ("select 1,\n  'x'::integer\nfrom t", 2)):
+        with pytest.raises(StatementFailed) as refused:
+            answer(guest, sql, form)
+        assert f"LINE {line}:" in refused.value.message
+
+
+def test_wide_and_deep_answers_are_rendered(guest: duckdb.DuckDBPyConnection) -> None:
+    """Two thousand columns, and forty structs in each other, are an answer like any other."""
+    wide = "select " + ", ".join(f"{n} as c{n}, DATE '2020-01-01' as d{n}" for n in range(1000))
+    assert len(json.loads(answer(guest, wide, "ndjson")[1])) == 2000
+
+    deep = "TIMESTAMP '2020-01-01'"
+    for _ in range(40):
+        deep = f"{{'a': {deep}}}"
+    body = answer(guest, f"select {deep} as x", "ndjson")[1].decode()
+    assert body.count('{"a":') == 40
+    assert "2020-01-01T00:00:00" in body
+
+
+def test_pivot_finds_its_columns_in_the_data(guest: duckdb.DuckDBPyConnection) -> None:
+    """PIVOT without IN looks at its data while it is bound, and answers as any statement."""
+    rendered, _ = answer(guest, "pivot (select g, i from t where i < 14) on g using count(*)", "ndjson")
+    assert len(rendered.columns) == 8

@@ -37,10 +37,13 @@ _PIVOTING: Final = re.compile(rf"{_SPACE}(?:CREATE|INSERT|UPDATE|DELETE|MERGE)\b
 
 @dataclass(frozen=True)
 class ReadingStatement:
-    """One statement that reads: `sql` is the text without trailing semicolons, safe to stand inside `(\\n…\\n)`."""
+    """One statement that reads: `sql` is the text without trailing semicolons, safe to stand inside `(\\n…\\n)`.
+
+    A `pivot` is a PIVOT without IN: its columns come from the data, anew each time.
+    """
 
     sql: str
-    kind: Literal["select", "explain"]
+    kind: Literal["select", "pivot", "explain"]
     parameter_names: frozenset[str]
 
 
@@ -59,7 +62,7 @@ def reading_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> Readin
     alone = _parse_one(connection, sql)
     shape, names = _shape(alone), _names(alone)
     if shape in _READING_SHAPES and _wraps(connection, sql, shape):
-        return ReadingStatement(sql, "select", names)
+        return ReadingStatement(sql, "select" if shape == ("SELECT",) else "pivot", names)
     if "EXPLAIN" in shape or shape == ("MULTI",):
         return ReadingStatement(_explained(connection, sql), "explain", names)
     raise StatementNotAllowed(
@@ -181,7 +184,7 @@ def _explained(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     """The text when it is EXPLAIN of a reading statement. EXPLAIN ANALYZE runs what it explains, so that is judged too."""
     prefix = _EXPLAIN.match(sql)
     inner = reading_statement(connection, sql[prefix.end() :]) if prefix else None
-    if inner is None or inner.kind != "select":
+    if inner is None or inner.kind == "explain":
         raise StatementNotAllowed("`query` explains reading statements only.")
     return sql
 

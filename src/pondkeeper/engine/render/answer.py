@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import duckdb
 import msgspec
 
 from pondkeeper.engine import parameters as placeholders
-from pondkeeper.engine.faults import translate, translated
+from pondkeeper.engine.faults import translate
 from pondkeeper.engine.render import arrow, csv, parquet
 from pondkeeper.engine.render import json as canonical
 from pondkeeper.engine.render.binding import Bound, bind
@@ -20,7 +21,7 @@ from pondkeeper.engine.render.known import KnownStatements
 from pondkeeper.engine.render.rows import Ending, TextRows
 from pondkeeper.engine.render.types import Column
 from pondkeeper.engine.statements import ReadingStatement
-from pondkeeper.errors import InvalidRequest
+from pondkeeper.errors import InvalidRequest, PondkeeperError
 
 CONTENT_TYPES: Final = {
     "json": "application/json",
@@ -31,6 +32,7 @@ CONTENT_TYPES: Final = {
 }
 CHUNK_BYTES: Final = 256 * 1024
 Chunk = bytes | memoryview
+_LINE: Final = re.compile(r"\bLINE (\d+):")
 _TAIL_BYTES: Final = 160  # Room for what follows the rows of a JSON answer.
 
 
@@ -48,7 +50,7 @@ class Answer:
         try:
             yield from _gathered(self._pieces)
         except Exception as error:  # Why: the query runs while we stream, and DuckDB and Arrow raise many classes.
-            raise translate(error) from error
+            raise _in_their_lines(error) from error
 
     @property
     def ending(self) -> Ending | None:
@@ -78,11 +80,19 @@ def render(
         raise InvalidRequest(f"There is no format {format!r}.", remedy=f"Ask for one of {', '.join(CONTENT_TYPES)}.")
     state = _State(time.monotonic(), version)
     given = placeholders.bind(statement.parameter_names, parameters)
-    with translated():
+    try:
         bound = bind(cursor, statement, given, known or KnownStatements())
-        pieces = _PIECES[format](bound, state, max_rows, max_bytes)
-        pieces = _started(pieces)
+        pieces = _started(_PIECES[format](bound, state, max_rows, max_bytes))
+    except Exception as error:  # Why: DuckDB and Arrow raise many classes here, and each of them has a translation.
+        raise _in_their_lines(error) from error
     return Answer(CONTENT_TYPES[format], bound.columns, pieces, state)
+
+
+def _in_their_lines(error: Exception) -> PondkeeperError:
+    """The error with the line numbers of the guest's text: inside our parentheses it begins on the second line."""
+    told = translate(error)
+    told.message = _LINE.sub(lambda found: f"LINE {max(int(found[1]) - 1, 1)}:", told.message)
+    return told
 
 
 def _started(pieces: Iterator[Chunk]) -> Iterator[Chunk]:

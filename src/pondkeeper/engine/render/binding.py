@@ -51,10 +51,12 @@ def bind(
     if statement.kind == "explain":
         return _explained(cursor, statement, parameters)
     source = wrapped(statement.sql)
-    columns = known.columns(source) if parameters is None else None
+    # Why not parameters: their values decide types. Why not a PIVOT: with now() in it, the next one has other columns.
+    may_keep = parameters is None and statement.kind == "select"
+    columns = known.columns(source) if may_keep else None
     if columns is None:
         columns = _columns(cursor, source, parameters)
-        if parameters is None:
+        if may_keep:
             known.keep_columns(source, columns)
     return Bound(cursor, source, parameters, columns)
 

@@ -40,9 +40,11 @@ def described(duck: DuckDBPyType) -> Type:
     name = str(duck)
     found = _known.get(name)
     if found is None:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        found = _known[name] = _described(duck, name)
+        found = _described(duck, name)
+        if len(name) <= _LONGEST_KNOWN:  # Why: a guest chooses names, and must not fill this process with them.
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[name] = found
     return found
 
 
@@ -68,3 +70,4 @@ def _children(duck: DuckDBPyType, identity: str) -> tuple[tuple[str, Type], ...]
 # Trap: keyed by the name and not by DuckDB's object, which a cache would keep past the end of its library.
 _known: dict[str, Type] = {}
 _MOST_KNOWN: Final = 4096
+_LONGEST_KNOWN: Final = 400
