@@ -43,6 +43,7 @@ _KEY = re.compile(r"pk_[a-z0-9]{8,}_[A-Za-z0-9]{20,}")
 _VARIES = (
     (_KEY, "pk_…"),
     (re.compile(r"q_[0-9a-f]{16}"), "q_…"),
+    (re.compile(r"(?<![\w-])(?=[a-z]*[0-9])[a-z0-9]{12}(?![\w-])"), "KEY"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?"), "TIME"),
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\b\d+(?:\.\d+)?(?: ?(?:µs|ms|s|kB|MB|GB|B)\b)"), "AMOUNT"),
