@@ -25,6 +25,7 @@ from pondkeeper.files.state import FileState, file_state
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
 from pondkeeper.writer import tickets
+from pondkeeper.writer.guests import Guests
 from pondkeeper.writer.lease import Holder, Lease
 from pondkeeper.writer.publishing import Publisher
 from pondkeeper.writer.session import Session
@@ -55,6 +56,7 @@ class Writer:
         self._idle_close_s: float = config["idle_close_s"]
         self._publisher = Publisher(send, self._paths.file.parent, config["next_version"], config["pause_ratio"])
         self._known_state: FileState | None = config["known_state"]
+        self._guests = Guests(self._paths.file)
         self._session: Session | None = None
         self._transaction: Transaction | None = None
         self._cancelled: set[int] = set()
@@ -83,6 +85,7 @@ class Writer:
 
     def resume(self) -> None:
         """The copier is done with the last checkpoint; called on the receiving thread, so that it overtakes requests."""
+        self._guests.forget()
         self._publisher.resume()
 
     def _wait_s(self) -> float | None:
@@ -149,6 +152,7 @@ class Writer:
         if self._session is not None:
             return self._session
         deadline = time.monotonic() + timeout_s
+        self._guests.let_in(lambda: self._number in self._cancelled)
         self._lease.acquire(timeout_s, self._tell_waiting, lambda: self._number in self._cancelled)
         try:
             self._session = self._open_file(deadline)
@@ -156,6 +160,7 @@ class Writer:
             self._lease.release()
             raise
         self._used_at = time.monotonic()
+        self._guests.listen()
         self._engine = replace(self._engine, may_make=False)  # Why: a file that is gone later was lost, not missing.
         changed = file_state(self._paths.file) != self._known_state
         self._send({"op": "opened", "changed": changed})
@@ -190,8 +195,15 @@ class Writer:
             raise SystemExit(1)
         self._publisher.advance(self._session)
         is_idle = self._publisher.is_clean and time.monotonic() - self._used_at > self._idle_close_s
-        if is_idle or tickets.waiting(self._paths.tickets):
+        if is_idle or tickets.waiting(self._paths.tickets) or self._guest_is_due():
             self._give_back()
+
+    def _guest_is_due(self) -> bool:
+        """Whether a program that knows nothing of turns has knocked and can be let in now."""
+        if self._publisher.is_copying:
+            self._guests.forget()
+            return False
+        return self._guests.are_due(self._used_at)
 
     def _give_back(self) -> None:
         """Publish what is not yet published, close the file and give the lease to whoever waits for it."""
@@ -204,6 +216,7 @@ class Writer:
         self._session.close()
         self._session = None
         self._lease.release()
+        self._guests.invite()
         self._send({"op": "closed", "state": self._known_state})
 
 

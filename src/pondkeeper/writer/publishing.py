@@ -49,6 +49,11 @@ class Publisher:
         return not self._is_dirty and self._done.is_set()
 
     @property
+    def is_copying(self) -> bool:
+        """Whether a checkpoint runs, or the copier reads what it made."""
+        return not self._done.is_set()
+
+    @property
     def due_in_s(self) -> float | None:
         """Seconds until `advance` has something to do; None when nothing is to be published or a publish is under way."""
         if not self._is_dirty or not self._done.is_set():
