@@ -32,6 +32,7 @@ _SECRET: Final = re.compile(
     rf"{_SPACE}(?:CREATE|DROP){_SPACE}(?:OR{_SPACE}REPLACE{_SPACE})?(?:PERSISTENT|TEMPORARY|TEMP)?{_SPACE}SECRET\b",
     re.IGNORECASE,
 )
+_ALTER_DATABASE: Final = re.compile(rf"{_SPACE}ALTER{_SPACE}DATABASE\b", re.IGNORECASE)
 _PIVOTING: Final = re.compile(rf"{_SPACE}(?:CREATE|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 
 
@@ -122,7 +123,10 @@ def _parse_one(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.S
 
 
 def _shape(statements: list[duckdb.Statement]) -> tuple[str, ...]:
-    return tuple(statement.type.name for statement in statements)
+    try:
+        return tuple(statement.type.name for statement in statements)
+    except ValueError:  # Trap: 2.0 parses kinds of statement (UPDATE EXTENSIONS) that its Python has no name for.
+        return ("UNKNOWN",)
 
 
 def _kind(shape: tuple[str, ...]) -> str:
@@ -130,7 +134,7 @@ def _kind(shape: tuple[str, ...]) -> str:
 
 
 def _article(shape: tuple[str, ...]) -> str:
-    name = _kind(shape).upper().replace("_", " ")
+    name = _kind(shape).upper().replace("_", " ").replace("???", "UNKNOWN") + " statement"
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
@@ -149,7 +153,7 @@ def _wraps(connection: duckdb.DuckDBPyConnection, sql: str, shape: tuple[str, ..
 def _may_write(connection: duckdb.DuckDBPyConnection, sql: str, shape: tuple[str, ...]) -> bool:
     if shape == ("MULTI",):  # A PIVOT without IN, somewhere inside.
         return bool(_PIVOTING.match(sql)) or _wraps(connection, sql, shape)
-    return shape[-1] in WRITING_KINDS and not _SECRET.match(sql)
+    return shape[-1] in WRITING_KINDS and not _SECRET.match(sql) and not _ALTER_DATABASE.match(sql)
 
 
 def _cleaned(sql: str) -> str:

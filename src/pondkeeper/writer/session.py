@@ -32,7 +32,13 @@ class Session:
         return self._identity is not None and _identity(self._path) == self._identity
 
     def transaction(self, number: int, on_commit: Callable[[], None]) -> Transaction:
-        """A transaction for request `number`; one at a time."""
+        """A transaction for request `number`; one at a time.
+
+        Trap: temp tables, temp views and temp macros live as long as their cursor and hide tables of the same name, so
+        each request has a cursor of its own.
+        """
+        self._cursor.close()
+        self._cursor = self._connection.cursor()
         return Transaction(self._cursor, number, on_commit, self._lock)
 
     def checkpoint(self) -> None:
