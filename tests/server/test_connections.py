@@ -121,6 +121,18 @@ def test_body_that_is_too_large_is_refused_before_it_is_sent(hasty: Served) -> N
     assert code_of(answer) == "body_too_large"
 
 
+def test_an_answer_before_the_body_says_that_the_connection_ends(served: Served) -> None:
+    """A client that sends head and body apart, and is refused by its head, does not use the connection again."""
+    with served.connect() as connection:
+        connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\n")
+        answer = read_all(connection)
+    assert b" 401 " in answer
+    assert b"connection: close\r\n" in answer
+    with served.connect() as connection:  # the positive control: a request that is all there keeps its connection
+        connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 14\r\n\r\n" + ONE)
+        assert b"connection: close" not in connection.recv(65536)
+
+
 def test_body_of_allowed_size_is_asked_for(hasty: Served) -> None:
     """A client that waits for `100 Continue` gets it."""
     with hasty.connect() as connection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pondkeeper.cli import statements
-from pondkeeper.cli.help import example, new_command
+from pondkeeper.cli.help import SqlCommand, example, new_command
 from pondkeeper.cli.inputs import parameters, parameters_option, read_file, read_sql
 from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     example("several, all or none", 'pondkeeper execute "DELETE FROM stops" "INSERT INTO stops VALUES (1, \'Pier\')"'),
     example("a file of statements, all or none", "pondkeeper execute --file migrate.sql"),
     example("and read what was written", 'pondkeeper query "FROM stops" --at-least "$(pondkeeper execute …)"'),
+    kind=SqlCommand,
 )
 @click.argument("sql", metavar="[SQL]...", nargs=-1)
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -10,6 +11,8 @@ from typing import Any, Final
 import click
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+COMMENT: Final = re.compile(r"--(\s|.*\n)")
 
 Example = tuple[str, str]
 
@@ -24,6 +27,13 @@ class ExamplesCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(self.examples, formatter)
         super().format_epilog(ctx, formatter)
+
+
+class SqlCommand(ExamplesCommand):
+    """A command that takes SQL, which may begin with a `--` comment: that is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["\n" + each if COMMENT.match(each) else each for each in args])
 
 
 class ExamplesGroup(click.Group):
@@ -106,11 +116,11 @@ def example(what: str, line: str) -> Example:
 
 
 def new_command(
-    name: str, short: str, *examples: Example, **context_settings: Any
+    name: str, short: str, *examples: Example, kind: type[ExamplesCommand] = ExamplesCommand, **context_settings: Any
 ) -> Callable[[Callable[..., Any]], ExamplesCommand]:
     """Make a function a command with examples; its docstring is the help, `short` its line in the list."""
     return click.command(
-        name, cls=ExamplesCommand, short_help=short, examples=examples, context_settings=context_settings
+        name, cls=kind, short_help=short, examples=examples, context_settings=context_settings
     )
 
 

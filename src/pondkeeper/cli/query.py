@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
-from pondkeeper.cli.help import example, new_command
+from pondkeeper.cli.help import SqlCommand, example, new_command
 from pondkeeper.cli.inputs import parameters, parameters_option, read_sql
 from pondkeeper.cli.narration import Progress, say, warn
 from pondkeeper.cli.output import print_table
@@ -35,6 +35,7 @@ NUMBERS: Final = ("INT", "DECIMAL", "DOUBLE", "FLOAT", "BIGNUM")
     example("bound values, never pasted into the text", 'pondkeeper query "FROM flights WHERE dest = ?" -p LAX'),
     example("a whole table as a file", 'pondkeeper query "FROM flights" -o flights.parquet'),
     example("SQL from a file, another keeper", "pondkeeper query - --url http://db:8420 < report.sql"),
+    kind=SqlCommand,
 )
 @click.argument("sql", metavar="SQL")
 @click.option(

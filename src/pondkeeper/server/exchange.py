@@ -135,7 +135,8 @@ class Exchange(RequestResponseCycle):
         if not has_length and status not in BODYLESS:
             self.chunked_encoding = True
             headers.append((b"transfer-encoding", b"chunked"))
-        if not self.keep_alive:
+        # Why also while the body comes: we shall not read the rest of it, and the client must not use the connection again.
+        if not self.keep_alive or self.more_body:
             headers.append((b"connection", b"close"))
 
     def _go_on(self, body: Any, *, more: bool) -> None:
