@@ -69,10 +69,10 @@ def test_a_running_keeper_has_no_engine_mapped(keeper: KeeperProcess) -> None:
     version = keeper.client().execute("CREATE TABLE t AS SELECT range AS x FROM range(1000)").version
     assert keeper.client().query("SELECT count(*) FROM t", at_least=version).scalar() == 1000
     mapped = Path(f"/proc/{keeper.pid}/maps").read_text()
-    assert "duckdb" not in mapped.replace(str(keeper.target.parent), "")
+    assert "/_duckdb." not in mapped
     assert "libarrow" not in mapped
     reader = keeper.children("reader")[0]
-    assert "_duckdb" in Path(f"/proc/{reader}/maps").read_text()
+    assert "/_duckdb." in Path(f"/proc/{reader}/maps").read_text()
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=str(path.relative_to(PACKAGE))) for path in PACKAGE.rglob("*.py")])
