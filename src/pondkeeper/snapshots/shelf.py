@@ -13,7 +13,8 @@ from pondkeeper.snapshots.folders import version_folder, visible_versions
 from pondkeeper.snapshots.source import Observation
 from pondkeeper.snapshots.target import Target, disk_errors, take_away
 
-CHEAP_BLOCKS = 256
+CHEAP_BLOCKS = 32
+MUCH_CHEAPER = 4
 SPARE_STEP_BLOCKS = 16
 RESERVE_BYTES = 64 << 20
 
@@ -39,10 +40,14 @@ class Shelf:
             contents.note(written)
 
     def take_target(self, now: Observation) -> Target:
-        """The copy that needs the least work: the spare, an old version that nobody has open, or a new file."""
+        """The spare; or a new file; or, where that is much less work, an old version that nobody has open.
+
+        Much less: under a heavy load the spare lacks more than the last versions do, and those are to stay visible.
+        """
         count, size = now.block_count, now.headers.active.size_bytes
-        best = _cost(self._spare.contents, count) if self._spare else count
-        if best > CHEAP_BLOCKS and (old := self._recycle_cheapest(count, best)):
+        cost = _cost(self._spare.contents, count) if self._spare else count
+        limit = cost // MUCH_CHEAPER if self._spare else cost
+        if cost > CHEAP_BLOCKS and (old := self._recycle_cheaper_than(limit, count)):
             return old
         if self._spare:
             self._check_space(size - os.fstat(self._spare.descriptor).st_size)
@@ -99,10 +104,10 @@ class Shelf:
             return False
         return self._fill_spare(now)
 
-    def _recycle_cheapest(self, count: int, below: int) -> Target | None:
-        """Never the newest: that is the one readers open."""
-        for version in sorted(self.versions[:-1], key=lambda old: (_cost(self._contents[old], count), old)):
-            if _cost(self._contents[version], count) < below and (target := self._recycle(version)):
+    def _recycle_cheaper_than(self, cost: int, count: int) -> Target | None:
+        """The oldest that will do; never the newest: that is the one readers open."""
+        for version in self.versions[:-1]:
+            if _cost(self._contents[version], count) < cost and (target := self._recycle(version)):
                 del self._contents[version]
                 return target
         return None
