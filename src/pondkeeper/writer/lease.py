@@ -71,7 +71,7 @@ class Lease:
             while (ahead := ticket.ahead()) or not self._lock.try_acquire():
                 now = time.monotonic()
                 if now >= deadline or is_cancelled():
-                    raise _busy(current_holder(self._paths), ahead, timeout_s)
+                    raise _busy(current_holder(self._paths), ahead)
                 if on_wait is not None and now >= tell_at:
                     on_wait(current_holder(self._paths), ahead)
                     tell_at = now + TELL_EVERY_S
@@ -112,9 +112,8 @@ def waiting_count(paths: DatabasePaths) -> int:
     return len(tickets.waiting(paths.tickets))
 
 
-def _busy(holder: Holder | None, ahead: int, timeout_s: float) -> DatabaseBusy:
+def _busy(holder: Holder | None, ahead: int) -> DatabaseBusy:
     if holder is None:
-        message = f"{ahead} programs were before this one in the queue for {timeout_s:g} s."
-        return DatabaseBusy(message, waiting_before=ahead)
-    message = f"The lease is held by {holder.describe()}; it was not given back within {timeout_s:g} s."
+        return DatabaseBusy(f"{ahead} programs were before this one in the queue until its time was over.", waiting_before=ahead)
+    message = f"The lease is held by {holder.describe()}; it was not given back in time."
     return DatabaseBusy(message, holder=asdict(holder), waiting_before=ahead)
