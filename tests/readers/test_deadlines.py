@@ -7,8 +7,8 @@ import time
 import pytest
 
 from pondkeeper.client.client import Client
-from tests.support.asking import SlowClient, ask, code_of, running
 from tests.readers.conftest import READERS
+from tests.support.asking import SlowClient, ask, code_of, running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import ENDLESS_ROWS, RUNAWAY, RUNAWAYS, busy_cores
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.client.client import Client
-from tests.support.asking import SlowClient, ask, busy_reader, code_of, running
 from tests.readers.conftest import READERS
+from tests.support.asking import SlowClient, ask, busy_reader, code_of, running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import DEAF, ENDLESS_ROWS, RUNAWAY, busy_cores, is_alive
 

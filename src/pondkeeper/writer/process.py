@@ -19,7 +19,7 @@ from typing import Any
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.opening import WriterConfig
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, QueryCancelled
+from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, QueryCancelled, WriteTimedOut
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState, file_state
 from pondkeeper.workers.frames import Pipe
@@ -27,13 +27,13 @@ from pondkeeper.workers.interrupts import listen
 from pondkeeper.writer import tickets
 from pondkeeper.writer.guests import Guests
 from pondkeeper.writer.lease import Holder, Lease
+from pondkeeper.writer.opening import Opening
 from pondkeeper.writer.publishing import Publisher
 from pondkeeper.writer.session import Session
 
 TICK_S = 0.02
 LOCK_POLL_S = 0.03
 PUBLISH_TIMEOUT_S = 5.0
-FINISH_TIMEOUT_S = 300.0
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -41,8 +41,9 @@ Send = Callable[[dict[str, Any]], None]
 class Writer:
     """The loop of this process: open when there is work, apply in order, publish, close when idle or asked."""
 
-    def __init__(self, send: Send, config: dict[str, Any]) -> None:
+    def __init__(self, send: Send, inbox: queue.Queue[dict[str, Any] | None], config: dict[str, Any]) -> None:
         self._send = send
+        self._inbox = inbox
         self._paths = DatabasePaths(Path(config["file"]), Path(config["home"]))
         self._lease = Lease(self._paths, who="keeper", why="writes through the queue")
         self._engine = WriterConfig(
@@ -58,6 +59,7 @@ class Writer:
         self._known_state: FileState | None = config["known_state"]
         self._guests = Guests(self._paths.file)
         self._session: Session | None = None
+        self._opening: Opening | None = None
         self._transaction: Transaction | None = None
         self._cancelled: set[int] = set()
         self._number = 0
@@ -70,11 +72,11 @@ class Writer:
         if transaction is not None and transaction.number == number:
             transaction.interrupt()
 
-    def run(self, inbox: queue.Queue[dict[str, Any] | None]) -> None:
-        """Serve until the keeper closes the pipe, then close the file in order."""
+    def run(self) -> None:
+        """Serve until the keeper closes the pipe."""
         while True:
             try:
-                message = inbox.get(timeout=self._wait_s())
+                message = self._inbox.get(timeout=self._wait_s())
             except queue.Empty:
                 self._tick()
                 continue
@@ -90,7 +92,7 @@ class Writer:
 
     def _wait_s(self) -> float | None:
         if self._session is None:
-            return None
+            return None if self._opening is None else TICK_S
         due_in_s = self._publisher.due_in_s
         return TICK_S if due_in_s is None else min(TICK_S, due_in_s)
 
@@ -99,7 +101,7 @@ class Writer:
     def _on_apply(self, message: dict[str, Any]) -> None:
         number = self._number = message["number"]
         try:
-            session = self._opened(message["timeout_s"])
+            session = self._ready(message["timeout_s"])
             if not session.is_in_place():
                 raise _displaced()
             self._transaction = session.transaction(number, on_commit=lambda: self._committing(number))
@@ -147,32 +149,79 @@ class Writer:
 
     # The file
 
+    def _ready(self, timeout_s: float) -> Session:
+        """The open session in which a transaction may begin now.
+
+        Waits for programs that have a ticket and for a checkpoint, at most `timeout_s`. Trap: the engine would wait for
+        the checkpoint as well, but deaf; the keeper would kill us for that, and the checkpoint would begin anew for ever.
+        """
+        is_over = self._is_over(timeout_s)
+        if self._session is not None and tickets.waiting(self._paths.tickets) and not self._give_back(is_over):
+            raise self._late("The writer publishes what others have written, and then gives way to a program that waits.")
+        session = self._opened(timeout_s)
+        if not self._publisher.wait_for_checkpoint(is_over):
+            raise self._late("A checkpoint of the database runs, which writes wait for.")
+        return session
+
+    def _is_over(self, timeout_s: float) -> Callable[[], bool]:
+        deadline, number = time.monotonic() + timeout_s, self._number
+        return lambda: time.monotonic() >= deadline or number in self._cancelled
+
+    def _late(self, why: str) -> PondkeeperError:
+        return QueryCancelled() if self._number in self._cancelled else WriteTimedOut(f"The write was not applied. {why}")
+
     def _opened(self, timeout_s: float) -> Session:
         """The open session; waits for the lease, and for a foreign program that has the file, at most `timeout_s`."""
         if self._session is not None:
             return self._session
-        deadline = time.monotonic() + timeout_s
-        self._guests.let_in(lambda: self._number in self._cancelled)
-        self._lease.acquire(timeout_s, self._tell_waiting, lambda: self._number in self._cancelled)
+        deadline, is_over = time.monotonic() + timeout_s, self._is_over(timeout_s)
+        if self._opening is None:
+            self._guests.let_in(lambda: self._number in self._cancelled)
+            self._lease.acquire(timeout_s, self._tell_waiting, lambda: self._number in self._cancelled)
         try:
-            self._session = self._open_file(deadline)
-        except BaseException:  # Why: without the file the lease is of no use to us, and others wait for it.
+            return self._entered(self._open_file(deadline, is_over))
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Without the file, or a way to it, the lease is of no use to us, and others wait for it."""
+        if self._session is None and self._opening is None:
             self._lease.release()
-            raise
+
+    def _adopt(self) -> None:
+        """Take over the file that an attempt has opened after whoever wanted it had to go."""
+        if self._opening is None or not self._opening.is_done:
+            return
+        opening, self._opening = self._opening, None
+        try:
+            self._entered(opening.result())
+        except Exception as error:
+            if getattr(translate(error), "fatal", False):
+                raise SystemExit(1) from error
+        finally:
+            self._let_go()
+
+    def _entered(self, session: Session) -> Session:
+        self._session = session
         self._used_at = time.monotonic()
         self._guests.listen()
         self._engine = replace(self._engine, may_make=False)  # Why: a file that is gone later was lost, not missing.
         changed = file_state(self._paths.file) != self._known_state
         self._send({"op": "opened", "changed": changed})
-        if self._session.recovered or changed:  # Why: what others have written must be published, also beside no commit.
+        if session.recovered or changed:  # Why: what others have written must be published, also beside no commit.
             self._publisher.record_commit()
-        return self._session
+        return session
 
-    def _open_file(self, deadline: float) -> Session:
+    def _open_file(self, deadline: float, is_over: Callable[[], bool]) -> Session:
         told_at = 0.0
         while True:
+            self._opening = opening = self._opening or Opening(self._engine)
+            while not opening.wait(TICK_S):
+                if is_over():
+                    raise self._late("The database is being recovered, which goes on.")
+            self._opening = None
             try:
-                return Session(self._engine)
+                return opening.result()
             except DatabaseBusy as busy:
                 now = time.monotonic()
                 if now >= deadline or self._number in self._cancelled:
@@ -188,6 +237,8 @@ class Writer:
     def _tick(self) -> None:
         """Between requests: publish what is committed; give the file back when idle or when another program waits."""
         if self._session is None:
+            self._adopt()
+        if self._session is None:
             return
         if self._publisher.failed or not self._session.is_in_place():
             # Why: after a failed checkpoint DuckDB's instance may be invalid, and a file that was replaced is not the
@@ -196,7 +247,7 @@ class Writer:
         self._publisher.advance(self._session)
         is_idle = self._publisher.is_clean and time.monotonic() - self._used_at > self._idle_close_s
         if is_idle or tickets.waiting(self._paths.tickets) or self._guest_is_due():
-            self._give_back()
+            self._give_back(lambda: not self._inbox.empty())
 
     def _guest_is_due(self) -> bool:
         """Whether a program that knows nothing of turns has knocked and can be let in now."""
@@ -205,19 +256,21 @@ class Writer:
             return False
         return self._guests.are_due(self._used_at)
 
-    def _give_back(self) -> None:
-        """Publish what is not yet published, close the file and give the lease to whoever waits for it."""
-        if self._session is None:
-            return
-        self._publisher.finish(self._session, FINISH_TIMEOUT_S)
-        if not self._publisher.is_clean:
-            raise SystemExit(1)  # Why: closing beside a checkpoint may hang; the kernel lets go of everything at once.
+    def _give_back(self, is_interrupted: Callable[[], bool]) -> bool:
+        """Publish what is not yet published, close the file and give the lease to whoever waits for it.
+
+        False when interrupted before everything was published: then all stays as it was.
+        """
+        assert self._session is not None
+        if not self._publisher.finish(self._session, is_interrupted):
+            return False
         self._known_state = file_state(self._paths.file)  # before the close: nobody else's change can hide in it
         self._session.close()
         self._session = None
         self._lease.release()
         self._guests.invite()
         self._send({"op": "closed", "state": self._known_state})
+        return True
 
 
 def _displaced() -> DatabaseUnavailable:
@@ -235,7 +288,7 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
             pipe.send(message)
 
     inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
-    writer = Writer(send, config)
+    writer = Writer(send, inbox, config)
     listen(control, writer.interrupt)
 
     def receive() -> None:
@@ -250,6 +303,6 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
     threading.Thread(target=receive, name="inbox", daemon=True).start()
     try:
         send({"op": "ready"})
-        writer.run(inbox)
+        writer.run()
     except (BrokenPipeError, ConnectionResetError, PondkeeperError):  # the keeper is gone: nobody is left to tell
         return

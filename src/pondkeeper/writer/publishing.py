@@ -1,8 +1,11 @@
 """When the writer checkpoints, and which version a commit will be in.
 
 A publish is: CHECKPOINT, fsync of the folder, `checkpointed` to the keeper, the copier takes the changed blocks, and
-`resume` comes back. Until then there is no other checkpoint; commits go on. A commit is in the version whose checkpoint
-begins next after it: that number is its answer.
+`resume` comes back. Until then there is no other checkpoint. A commit is in the version whose checkpoint begins next
+after it: that number is its answer.
+
+Commits go on while the copier works, and not during the CHECKPOINT itself: DuckDB holds its checkpoint lock for as long
+as that takes, and whatever writes waits for it, deaf to interrupts. So we wait for it here instead, where we can hear.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pondkeeper.writer.session import Session
 POSTPONED_POLL_S = 0.01
 POSTPONED_LIMIT_S = 30.0
 SHORTEST_PAUSE_S = 0.002
+WAIT_POLL_S = 0.01
 
 
 class Publisher:
@@ -34,6 +38,8 @@ class Publisher:
         self._is_dirty = False
         self._done = threading.Event()
         self._done.set()
+        self._no_checkpoint = threading.Event()
+        self._no_checkpoint.set()
         self._began_at = 0.0
         self._not_before = 0.0
         self.failed = False
@@ -65,13 +71,22 @@ class Publisher:
         if self.due_in_s == 0.0:
             self._begin(session)
 
-    def finish(self, session: Session, timeout_s: float) -> None:
-        """Publish until everything committed is published, or the time is over."""
-        deadline = time.monotonic() + timeout_s
-        while not self.is_clean and not self.failed and time.monotonic() < deadline:
+    def finish(self, session: Session, is_interrupted: Callable[[], bool]) -> bool:
+        """Publish until everything committed is published; False when interrupted or failed before that."""
+        while not self.is_clean and not self.failed:
+            if is_interrupted():
+                return False
             if self._done.is_set():
                 self._begin(session)
-            self._done.wait(timeout_s)
+            self._done.wait(WAIT_POLL_S)
+        return self.is_clean
+
+    def wait_for_checkpoint(self, is_interrupted: Callable[[], bool]) -> bool:
+        """Wait until no CHECKPOINT runs; False when interrupted before that."""
+        while not self._no_checkpoint.wait(WAIT_POLL_S):
+            if is_interrupted():
+                return False
+        return True
 
     def resume(self) -> None:
         """The copier has what it needs: the next checkpoint is allowed. Called on the receiving thread."""
@@ -85,6 +100,7 @@ class Publisher:
         self._is_dirty = False
         self._began_at = time.monotonic()
         self._done.clear()
+        self._no_checkpoint.clear()
         threading.Thread(target=self._checkpoint, args=(session, version), name="checkpoint", daemon=True).start()
 
     def _checkpoint(self, session: Session, version: int) -> None:
@@ -97,6 +113,8 @@ class Publisher:
             self.report_failure(error if isinstance(error, PondkeeperError) else PondkeeperError(private=repr(error)))
             self._done.set()
             return
+        finally:
+            self._no_checkpoint.set()
         elapsed_ms = (time.monotonic() - self._began_at) * 1000
         self._send({"op": "checkpointed", "version": version, "elapsed_ms": elapsed_ms})
 
