@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pondkeeper.errors import OutOfMemory, PondkeeperError, QueryCancelled, QueryTimedOut, WorkerDied
 from pondkeeper.workers.child import ChildGone
 
@@ -74,13 +76,14 @@ class AnswerStream:
 
     async def _read_head(self) -> None:
         frame = await self._next()
-        assert isinstance(frame, dict)
-        self.content_type = frame["content_type"]
+        if not isinstance(frame, dict) or not isinstance(content_type := frame.get("content_type"), str):
+            raise self._distrust()
+        self.content_type = content_type
         while (ready := self._reader.child.frame_ready()) is not None:
             if isinstance(ready, bytes):
                 self._first.append(ready)
                 continue
-            self._judge(ready)
+            self._accept(ready)
             self.small = b"".join(self._first)
             return
 
@@ -109,13 +112,27 @@ class AnswerStream:
             raise self._reason or died(gone.status) from gone
         self._reader.was_useful = True
         if isinstance(frame, dict):
-            self._judge(frame)
+            self._accept(frame)
         return frame
+
+    def _accept(self, frame: dict[str, Any]) -> None:
+        try:
+            self._judge(frame)
+        except (KeyError, TypeError, msgspec.ValidationError) as error:
+            raise self._distrust() from error
+
+    def _distrust(self) -> WorkerDied:
+        """The reader said what no reader says: hostile SQL may have taken it over, and it gets no second chance."""
+        self._reader.child.kill()
+        self._finish()
+        return WorkerDied("The reader that ran the query said what no reader says, and was ended.")
 
     def _judge(self, frame: dict[str, Any]) -> None:
         kind = frame["op"]
         if kind == "head":
             return
+        if kind not in ("end", "error", "gone"):
+            raise TypeError(kind)
         error = PondkeeperError.from_wire(frame["error"]) if kind == "error" else None
         self._reader.is_spent = isinstance(error, OutOfMemory)
         self._finish()
@@ -125,7 +142,7 @@ class AnswerStream:
             raise self._reason or error
         if self._reason is not None:
             raise self._reason
-        self.ending = Ending(frame["row_count"], frame["truncated"], frame["limit"])
+        self.ending = msgspec.convert(frame, Ending)
 
     def stop(self, reason: PondkeeperError) -> None:
         """Interrupt the reader, and kill it when it is not done after the grace; `reason` is what the client gets."""

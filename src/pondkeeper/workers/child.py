@@ -34,11 +34,12 @@ class ChildGone(Exception):
 class Child(asyncio.Protocol):
     """One child process; its frames are read with `next_frame`, one consumer at a time."""
 
-    def __init__(self, name: str, pid: int, control: socket.socket) -> None:
+    def __init__(self, name: str, pid: int, pipe: socket.socket, control: socket.socket) -> None:
         self.name = name
         self.pid = pid
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pidfd = os.pidfd_open(pid)
+        self._pipe = pipe
         self._control = control
         self._inbox = Inbox(name)
         self._transport: asyncio.Transport | None = None
@@ -52,10 +53,19 @@ class Child(asyncio.Protocol):
 
     def send(self, message: dict[str, Any]) -> None:
         """Send a message; a message to a dead child is lost, which `next_frame` tells."""
-        if self._closed:
+        if self._closed or self._has_hung_up():
             self._unread = True
         elif self._transport is not None:
             self._transport.write(encode(message))
+
+    def _has_hung_up(self) -> bool:
+        """Whether the child has closed its end, which the event loop may not have noticed yet."""
+        try:
+            return not self._pipe.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:  # a reset, or our own end is closed
+            return True
 
     async def next_frame(self) -> dict[str, Any] | bytes:
         """The next message, or a piece of a DATA frame. Raises ChildGone when the child has ended."""
@@ -145,7 +155,7 @@ class Child(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         # The kernel resets a Unix socket whose other end closes it with bytes unread, and refuses what is sent later.
-        self._closed, self._unread = True, isinstance(exc, ConnectionError)
+        self._closed, self._unread = True, self._unread or isinstance(exc, ConnectionError)
         self._wake()
 
     def _wake(self) -> None:

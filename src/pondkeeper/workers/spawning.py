@@ -67,14 +67,13 @@ class Template:
                 with child_pipe, child_control:
                     pid = await self._request(spec, [child_pipe.fileno(), child_control.fileno()])
                 if pid is not None:
-                    child = Child(spec.name, pid, keeper_control)
+                    child = Child(spec.name, pid, keeper_pipe, keeper_control)
             finally:
                 if child is None:
                     keeper_pipe.close()
                     keeper_control.close()
             if child is not None:
-                await asyncio.get_running_loop().create_connection(lambda: child, sock=keeper_pipe)  # noqa: B023
-                return child
+                return await _connected(child, keeper_pipe)
         raise TemplateFailed
 
     async def stop(self) -> None:
@@ -130,6 +129,16 @@ class Template:
                 await self.stop()
                 raise TemplateFailed
         return self._socket
+
+
+async def _connected(child: Child, pipe: socket.socket) -> Child:
+    try:
+        await asyncio.get_running_loop().create_connection(lambda: child, sock=pipe)
+    except BaseException:  # Why: whoever asked for the child does not get it, and nobody else would end it.
+        pipe.close()
+        child.kill()
+        raise
+    return child
 
 
 async def _receive(connection: socket.socket) -> bytes:

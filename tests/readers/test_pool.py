@@ -1,0 +1,107 @@
+"""The pool with readers that nobody may trust: each misbehaviour costs its own query, and never the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from pondkeeper.errors import PondkeeperError, ReadersBusy, WorkerDied
+from pondkeeper.readers import pool as pool_module
+from pondkeeper.readers.answer import AnswerStream
+from pondkeeper.readers.pool import Pool, PoolLimits, Question
+from pondkeeper.readers.reader import Resources, Snapshot
+from pondkeeper.workers.spawning import Template
+from tests.support.keeper import program_environment
+
+HERE = Path(__file__).parent
+SNAPSHOT = Snapshot("pond", 1, "/nowhere")
+MISBEHAVIOURS = [
+    "data before the head",
+    "a head without a type",
+    "no op",
+    "an unknown op",
+    "an end at once",
+    "an error without an error",
+    "an error that fits no error",
+    "an error that is a list",
+    "an end of wrong types",
+    "no frame at all",
+    "a frame of a terabyte",
+]
+
+
+@pytest.fixture
+async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    """A pool of two rogue readers in real processes."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), program_environment()["PYTHONPATH"]]))
+    monkeypatch.setattr(pool_module, "ENTRY", "rogue")
+    template = Template(["rogue"])
+    limits = PoolLimits(2, Resources(1 << 30, 1), 1 << 30, wait_s=1.0, max_waiting=5, kill_after_s=0.1)
+    pool = Pool(template, limits, tmp_path)
+    await pool.start()
+    yield pool
+    await pool.stop()
+    await template.stop()
+
+
+async def ask(pool: Pool, sql: str, timeout_s: float = 3.0) -> AnswerStream:
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    return await pool.ask(Question("q", {"sql": sql}, deadline, timeout_s, lambda: None), SNAPSHOT)
+
+
+async def read_all(pool: Pool, sql: str) -> bytes:
+    return b"".join([piece async for piece in await ask(pool, sql)])
+
+
+@pytest.mark.parametrize("misbehaviour", MISBEHAVIOURS)
+async def test_reader_that_was_taken_over_is_ended(pool: Pool, misbehaviour: str) -> None:
+    """Whatever it says instead of an answer, its client gets an error, and the next query an honest reader."""
+    with pytest.raises(WorkerDied):
+        await read_all(pool, misbehaviour)
+    for _ in range(3):
+        assert await read_all(pool, "honest") == b"1\n"
+    assert pool.kills == 1
+
+
+async def test_endless_answer_that_nobody_reads_is_bounded_and_cut(pool: Pool) -> None:
+    """The keeper takes about a MiB of it and waits; at the deadline it is cut, whether it is read or not."""
+    stream = await ask(pool, "data for ever", timeout_s=1.0)
+    await asyncio.sleep(0.5)
+    [child] = [reader.child for reader in pool._readers if reader.state == "busy"]
+    assert 0 < child.buffered_bytes < 8 << 20
+    await asyncio.sleep(1.0)
+    assert child.exited.done()
+    with pytest.raises(PondkeeperError, match="did not finish"):
+        async for _ in stream:
+            pass
+    assert pool.states()["busy"] == 0
+
+
+async def test_readers_that_die_at_birth_are_started_ever_more_slowly(pool: Pool, tmp_path: Path) -> None:
+    """A crash loop is braked, a query meanwhile is told that none is free, and the pool mends itself."""
+    started: list[float] = []
+    spawn = pool._template.spawn
+
+    async def counted(*arguments: object) -> object:
+        started.append(time.monotonic())
+        return await spawn(*arguments)  # type: ignore[arg-type]
+
+    pool._template.spawn = counted  # type: ignore[method-assign,assignment]
+    (tmp_path / "die-at-birth").touch()
+    for reader in list(pool._readers):
+        reader.child.kill()
+    with pytest.raises(ReadersBusy):
+        await ask(pool, "honest")
+    await asyncio.sleep(1.0)
+    assert 3 < len(started) < 40  # the positive control: without a brake it would be hundreds
+    (tmp_path / "die-at-birth").unlink()
+    give_up_at = time.monotonic() + 20
+    while pool.states()["idle"] < 2:
+        assert time.monotonic() < give_up_at
+        await asyncio.sleep(0.05)
+    assert await read_all(pool, "honest") == b"1\n"
