@@ -29,7 +29,9 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
     for broken in BROKEN:
         broken.make(folder / f"{broken.name}.duckdb")
     with KeeperProcess(folder) as keeper:
-        wait_until(lambda: all(state != "starting" for state in states(keeper).values()), what="a verdict on every file")
+        wait_until(
+            lambda: all(state != "starting" for state in states(keeper).values()), what="a verdict on every file"
+        )
         yield keeper
 
 

@@ -179,10 +179,17 @@ def test_a_body_too_large(pond: KeeperProcess) -> None:
 def test_an_unknown_database(pond: KeeperProcess) -> None:
     """It is named, for reading and for writing; without a name a keeper of two says so."""
     for verb in ("query", "execute"):
-        assert "nowhere" in refused(sent(pond, verb, {"sql": "SELECT 1"}, database="nowhere"), "database_not_found")["message"]
+        assert (
+            "nowhere"
+            in refused(sent(pond, verb, {"sql": "SELECT 1"}, database="nowhere"), "database_not_found")["message"]
+        )
         with pond.http() as http:
             refused(http.post(f"/v1/{verb}", json={"sql": "SELECT 1"}), "database_not_found")
-    for command in (("query", "-d", "nowhere", "SELECT 1"), ("query", "SELECT 1"), ("run", "-d", "nowhere", "--", "true")):
+    for command in (
+        ("query", "-d", "nowhere", "SELECT 1"),
+        ("query", "SELECT 1"),
+        ("run", "-d", "nowhere", "--", "true"),
+    ):
         done = pond.cli(*command)
         assert done.returncode == EXIT_CODE["database_not_found"], done.stderr
         assert done.stdout == ""
@@ -204,7 +211,12 @@ def test_a_key_that_is_none(pond: KeeperProcess, what: str, header: Any) -> None
     """401 for every route but the health checks, and the token is not repeated."""
     headers = {} if header is None else {"Authorization": header}
     with httpx.Client(base_url=pond.url, headers=headers, trust_env=False) as http:
-        for method, path in (("POST", "/v1/databases/pond/query"), ("GET", "/v1/databases"), ("GET", "/metrics"), ("GET", "/nowhere")):
+        for method, path in (
+            ("POST", "/v1/databases/pond/query"),
+            ("GET", "/v1/databases"),
+            ("GET", "/metrics"),
+            ("GET", "/nowhere"),
+        ):
             answer = http.request(method, path, content=b"{}")
             error = refused(answer, "unauthenticated")
             assert "pk_000000000000_0" not in json.dumps(error)
@@ -259,4 +271,7 @@ def test_paths_and_methods_that_are_none(pond: KeeperProcess) -> None:
         refused(http.get("/v1/nowhere"), "not_found")
         refused(http.get("/v1/databases/pond/query"), "method_not_allowed")
         refused(http.delete("/v1/queries/q_0000000000000000"), "query_not_found")
-        refused(http.post("/v1/databases/pond/query", json={"sql": "SELECT 1"}, headers={"Accept": "image/png"}), "not_acceptable")
+        refused(
+            http.post("/v1/databases/pond/query", json={"sql": "SELECT 1"}, headers={"Accept": "image/png"}),
+            "not_acceptable",
+        )

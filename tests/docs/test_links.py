@@ -38,13 +38,18 @@ def test_nothing_of_the_workplace_is_left(path: Path) -> None:
     text = path.read_text()
     assert re.findall(r"/(?:work|tmp|root)/", text) == []
     hosts = set(re.findall(r"https?://([^/\s`'\")>:]+)", text))
-    allowed = re.compile(r"(127\.0\.0\.1|localhost|0\.0\.0\.0|db|[\w.-]*example(\.\w+)?|duckdb\.org|keepachangelog\.com|semver\.org|diataxis\.fr|pond\.internal)$")
+    allowed = re.compile(
+        r"(127\.0\.0\.1|localhost|0\.0\.0\.0|db|[\w.-]*example(\.\w+)?|duckdb\.org|keepachangelog\.com|semver\.org|diataxis\.fr|pond\.internal)$"
+    )
     assert [host for host in hosts if not allowed.match(host)] == []
 
 
 def test_every_document_is_reached_from_the_index() -> None:
     """docs/README.md leads to every page, so that nobody has to know its name."""
     index = REPOSITORY / "docs" / "README.md"
-    linked = {(index.parent / target.partition("#")[0]).resolve() for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text())}
+    linked = {
+        (index.parent / target.partition("#")[0]).resolve()
+        for target in re.findall(r"\]\(([^)\s]+)\)", index.read_text())
+    }
     pages = {path for path in documents() if path.is_relative_to(index.parent) and path != index}
     assert pages - linked == set()

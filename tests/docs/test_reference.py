@@ -53,9 +53,7 @@ def test_every_shape_has_its_table(openapi: dict[str, Any]) -> None:
         for name, schema in openapi["components"]["schemas"].items()
         if not name.startswith(("HTTPValidation", "Validation"))
     }
-    documented = {
-        name: sorted(table_names(text)) for name, text in sections(HTTP.partition("## Shapes")[2], 3).items()
-    }
+    documented = {name: sorted(table_names(text)) for name, text in sections(HTTP.partition("## Shapes")[2], 3).items()}
     assert documented == shapes
 
 

