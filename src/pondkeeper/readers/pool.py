@@ -289,10 +289,14 @@ class Pool:
         return next(iter(self._newest.values()))
 
     async def _watch(self) -> None:
-        """The watchdog on memory: a busy reader above the ceiling is killed."""
+        """Watch busy readers: one above the memory ceiling is killed, one that is busy for long lets others go first."""
+        seen: dict[Reader, AnswerStream] = {}
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            for reader, stream in list(self._running.items()):
+            seen, before = dict(self._running), seen
+            for reader, stream in seen.items():
+                if before.get(reader) is stream:
+                    reader.let_others_go_first()
                 rss_bytes = reader.child.rss_bytes()
                 if rss_bytes > self.limits.rss_ceiling_bytes:
                     _log.warning("reader over its memory ceiling", pid=reader.child.pid, rss_bytes=rss_bytes)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pondkeeper.workers import slices
 from pondkeeper.workers.child import Child
 from pondkeeper.workers.side_tasks import SideTasks
 
@@ -58,6 +59,7 @@ class Reader:
         self.failed_to_open: Snapshot | None = None
         self._on_release = on_release
         self._number = 0
+        self._lets_others_go_first = False
 
     def next_number(self) -> int:
         self._number += 1
@@ -73,5 +75,18 @@ class Reader:
             "threads": resources.threads,
         }
 
+    def let_others_go_first(self) -> None:
+        """A long query runs: whoever wants a processor for a moment gets it before this reader."""
+        if not self._lets_others_go_first and not self.child.exited.done():
+            self._lets_others_go_first = True
+            slices.ask_for(self.child.pid, slices.LONG_S)
+
+    def take_turns_again(self) -> None:
+        """The long query is over."""
+        if self._lets_others_go_first and not self.child.exited.done():
+            self._lets_others_go_first = False
+            slices.ask_for(self.child.pid, slices.SHORT_S)
+
     def release(self) -> None:
+        self.take_turns_again()
         self._on_release(self)

@@ -26,6 +26,7 @@ from pondkeeper.server.http_server import HttpServer
 from pondkeeper.server.listening import listen_control, listen_tcp
 from pondkeeper.server.narration import narrate
 from pondkeeper.settings import Settings, resolve, this_machine
+from pondkeeper.workers import slices
 
 if TYPE_CHECKING:
     import socket
@@ -41,6 +42,7 @@ _log = structlog.get_logger(__name__)
 def serve(path: Path, home: Home, settings: Settings) -> int:
     """Keep the database at `path` (or those in the folder) until SIGTERM or SIGINT. Raises PondkeeperError at the start."""
     narration = narrate(settings.log)
+    slices.ask_for(os.getpid(), slices.SHORT_S)  # Why here: the children inherit it.
     try:
         uvloop.run(Keeper(path, home, settings).run())
     finally:
