@@ -146,3 +146,21 @@ def test_a_name_that_cannot_be_a_database_is_refused_at_the_start(tmp_path: Path
     assert answer.returncode == 2
     assert "two words.duckdb" in answer.stderr
     assert "Rename the file" in answer.stderr
+
+
+def test_a_path_that_does_not_exist_is_made_only_where_its_name_says_that_it_is_a_database(tmp_path: Path) -> None:
+    """A mistyped folder does not become a file."""
+    answer = pondkeeper("serve", str(tmp_path / "tenant"), "--port", "0")
+    assert answer.returncode == 2
+    assert "There is no 'tenant'" in answer.stderr
+    assert ".duckdb" in answer.stderr
+    assert not (tmp_path / "tenant").exists()
+
+
+def test_a_folder_without_a_database_is_said_to_be_empty(tmp_path: Path) -> None:
+    """A keeper of an empty folder runs, and a request to it says what is missing."""
+    with keepers(KeeperProcess(tmp_path)) as (keeper,):
+        keeper.start()
+        done = keeper.cli("query", "SELECT 1")
+        assert done.returncode == 2
+        assert "has no database" in done.stderr

@@ -32,6 +32,11 @@ PRELOADING = "pondkeeper.engine.preloading"  # first: it keeps the libraries fro
 def database_files(path: Path) -> list[Path]:
     """The database files that `serve PATH` means: the file itself, or those in the folder. Raises InvalidRequest."""
     files = sorted(path.glob(f"*{SUFFIX}")) if path.is_dir() else [path]
+    if files == [path] and path.suffix != SUFFIX and not path.exists():
+        # Why not made: it is more likely a folder that was mistyped.
+        raise InvalidRequest(
+            f"There is no {path.name!r}.", remedy=f"A database that is to be made has a name that ends in {SUFFIX}."
+        )
     for file in files:
         if not is_database_name(file.stem):
             raise InvalidRequest(
@@ -117,6 +122,9 @@ class Registry:
             raise DatabaseNotFound(f"There is no database {name!r} here.") from None
 
     def _only(self) -> Database:
+        if not self._databases:
+            message = "This keeper has no database: there was no .duckdb file in its folder when it started."
+            raise DatabaseNotFound(message, remedy="Put one there, or name one to be made, and start the keeper again.")
         if len(self._databases) != 1:
             message = f"This keeper has {len(self._databases)} databases; the request must name one."
             raise DatabaseNotFound(message, remedy="Use /v1/databases/{name}/…; GET /v1/databases lists the names.")
