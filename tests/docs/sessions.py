@@ -31,7 +31,7 @@ from tests.support.keeper import REPOSITORY, free_port, program_environment
 from tests.support.warehouse import flights_file
 
 WIDTH = 112
-QUIET_S = 1.0
+QUIET_S = 0.4
 COMMAND_TIMEOUT_S = 120.0
 SHOWN_FOLDER = "/home/ada/warehouse"
 SHOWN_PORT = "8420"
@@ -209,7 +209,7 @@ class Terminal:
         process, master = self._start(["bash", "-c", f'cd "$(cat {self._state}/pwd)"; exec {command}'])
         self._keepers.append(process)
         self._open.append(master)
-        text = self._read(process, master, give_up_at=time.monotonic() + 30.0, until="serves")
+        text = self._read(process, master, give_up_at=time.monotonic() + 30.0, until="serving")
         if found := _KEY.search(text):
             self._key = found[0]
         return self._shown(text)
