@@ -12,7 +12,7 @@ from pondkeeper.engine.functions import refuse_forbidden
 from pondkeeper.engine.holding import HeldLock, holds_lock
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.statements import reading_statement, writing_statement
-from pondkeeper.engine.writing import Transaction
+from pondkeeper.engine.writing import Judge, Transaction
 from pondkeeper.errors import DatabaseUnavailable, StatementNotAllowed
 
 FORBIDDEN = [
@@ -88,13 +88,15 @@ def test_nothing_is_committed_once_the_lock_is_gone(writer: tuple[duckdb.DuckDBP
     connection, path = writer
     lock = HeldLock(str(path))
     committed: list[bool] = []
-    Transaction(connection.cursor(), 1, lambda: committed.append(True), lock).run([("insert into t values (1)", None)])
+    judge = Judge(connection.cursor())
+    first = Transaction(connection.cursor(), judge, lock)
+    first.run([("insert into t values (1)", None)], lambda: committed.append(True))
     path.open("rb").close()
     assert not holds_lock(str(path))
 
     with pytest.raises(DatabaseUnavailable, match="nothing of it was committed") as raised:
-        Transaction(connection.cursor(), 2, lambda: committed.append(True), lock).run(
-            [("insert into t values (2)", None)]
+        Transaction(connection.cursor(), judge, lock).run(
+            [("insert into t values (2)", None)], lambda: committed.append(True)
         )
 
     assert raised.value.fatal
@@ -110,7 +112,7 @@ def test_a_statement_that_reads_the_file_itself_springs_no_trap(
     connection, path = writer
     lock = HeldLock(str(path))
     try:
-        Transaction(connection.cursor(), 1, lambda: None, lock).run(
+        Transaction(connection.cursor(), Judge(connection.cursor()), lock).run(
             [("insert into t values (3)", None), (f"select count(*) from '{path}'", None)]
         )
     except Exception:

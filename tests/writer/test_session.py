@@ -16,9 +16,9 @@ def test_a_temporary_view_of_one_request_hides_nothing_from_the_next(tmp_path: P
         ["create temp view t as select 99 as i", "insert into seen select i, 1 from t"],
         ["insert into seen select i, 2 from t"],
     ]
-    for number, statements in enumerate(requests):
-        session.transaction(number, lambda: None).run([(sql, None) for sql in statements])
-    transaction = session.transaction(9, lambda: None)
+    for statements in requests:
+        session.transaction().run([(sql, None) for sql in statements])
+    transaction = session.transaction()
 
     assert transaction.run([("delete from seen where (i, request) in ((99, 1), (1, 2))", None)]) == [2]
     session.close()

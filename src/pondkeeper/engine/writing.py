@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import duckdb
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.parameters import bind
-from pondkeeper.engine.statements import writing_statement
+from pondkeeper.engine.statements import WritingStatement, writing_statement
 from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled
 
 Parameters = list[Any] | dict[str, Any] | None
 _REFUSALS = ("constraint", "conflict", "primary key", "write-write")
 _FETCH_ROWS = 2048
+_MAX_KNOWN_SQL_CHARS: Final = 10_000
+
+
+class Judge:
+    """What a statement is, remembered by its text: clients send the same ones over and over."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._judge = lambda sql: writing_statement(connection, sql)
+        self._known = lru_cache(maxsize=1024)(self._judge)
+
+    def __call__(self, sql: str) -> WritingStatement:
+        """The statement. Raises PondkeeperError for what the writer does not run."""
+        return (self._known if len(sql) <= _MAX_KNOWN_SQL_CHARS else self._judge)(sql)
 
 
 class CommitUnknown(Exception):
@@ -32,47 +47,61 @@ class CheckpointPostponed(Exception):
 
 
 class Transaction:
-    """One atomic list of statements. It can be interrupted from another thread until its commit begins."""
+    """Statements with one commit. It can be interrupted from another thread until its commit begins."""
 
-    def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, number: int, on_commit: Callable[[], None], lock: HeldLock
-    ) -> None:
-        self.number = number
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, judge: Judge, lock: HeldLock) -> None:
         self._lock_on_file = lock
         self._cursor = cursor
-        self._on_commit = on_commit
+        self._judge = judge
         self._lock = threading.Lock()
-        self._interrupted = False
         self._committing = False
+        self.was_interrupted = False
 
     def interrupt(self) -> None:
         """Stop the statement that runs; too late once the commit has begun."""
         with self._lock:
-            self._interrupted = True
+            self.was_interrupted = True
             if not self._committing:
                 self._cursor.interrupt()
 
-    def run(self, statements: Sequence[tuple[str, Parameters]]) -> list[int]:
-        """Execute all and commit; the rows changed by each. Raises PondkeeperError (nothing applied) or CommitUnknown."""
+    def begin(self) -> None:
+        """Begin; whoever begins commits or rolls back."""
         self._cursor.begin()
-        try:
-            rows_changed = [self._execute(sql, parameters) for sql, parameters in statements]
-            self._lock_on_file.insist()
-            self._enter_commit()
-        except BaseException:  # Why: whatever ended it, a failed transaction must not stay open.
-            self._roll_back()
-            raise
-        self._on_commit()
+
+    def execute(self, sql: str, parameters: Parameters) -> int:
+        """Execute one statement; the rows changed. Raises what the engine raises, or PondkeeperError."""
+        statement = self._judge(sql)
+        if self.was_interrupted:
+            raise QueryCancelled
+        self._cursor.execute(statement.sql, bind(statement.parameter_names, parameters))
+        return self._rows_changed()
+
+    def insert_rows(self, insert: RowInsert, rows: Sequence[Sequence[Any]], kinds: Kinds) -> int:
+        """Insert many rows by one statement; how many. Raises what the engine raises."""
+        if self.was_interrupted:
+            raise QueryCancelled
+        return insert_rows(self._cursor, insert, rows, kinds)
+
+    def commit(self, on_commit: Callable[[], None]) -> None:
+        """Commit, after a call of `on_commit`. Raises PondkeeperError (nothing applied, roll back) or CommitUnknown."""
+        self._lock_on_file.insist()
+        self._enter_commit()
+        on_commit()
         try:
             self._cursor.commit()
         except duckdb.Error as error:
             raise self._judge_failed_commit(error) from error
-        return rows_changed
 
-    def _execute(self, sql: str, parameters: Parameters) -> int:
-        statement = writing_statement(self._cursor, sql)
-        self._cursor.execute(statement.sql, bind(statement.parameter_names, parameters))
-        return self._rows_changed()
+    def run(self, statements: Sequence[tuple[str, Parameters]], on_commit: Callable[[], None] = lambda: None) -> list[int]:
+        """Begin, execute all, commit; the rows changed by each."""
+        self.begin()
+        try:
+            rows_changed = [self.execute(sql, parameters) for sql, parameters in statements]
+            self.commit(on_commit)
+        except BaseException:  # Why: whatever ended it, a failed transaction must not stay open.
+            self.roll_back()
+            raise
+        return rows_changed
 
     def _rows_changed(self) -> int:
         """DuckDB answers a change with one BIGINT named Count, RETURNING with the rows themselves."""
@@ -88,11 +117,12 @@ class Transaction:
     def _enter_commit(self) -> None:
         """Trap: after an interrupted statement DuckDB's COMMIT is a silent rollback, so it must not be reached."""
         with self._lock:
-            if self._interrupted:
+            if self.was_interrupted:
                 raise QueryCancelled
             self._committing = True
 
-    def _roll_back(self) -> None:
+    def roll_back(self) -> None:
+        """Undo all of it; safe to call after anything."""
         try:
             self._cursor.rollback()
         except duckdb.Error:  # Why: after a failed statement DuckDB may have ended the transaction by itself.

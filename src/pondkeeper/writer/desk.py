@@ -22,7 +22,7 @@ OOM_SCORE_ADJ = 300
 REPUBLISH_AFTER_S = 1.0
 REPUBLISH_AT_MOST_S = 30.0
 REPUBLISH_TIMEOUT_S = 5.0
-ABOUT_REQUESTS = frozenset({"committing", "applied", "refused", "unknown"})
+ABOUT_REQUESTS = frozenset({"committing", "answers"})
 _log = structlog.get_logger(__name__)
 
 
@@ -187,14 +187,12 @@ class WriterDesk:
             self._note_request(frame)
         else:
             getattr(self, "_on_" + frame["op"])(frame)
-        return frame["op"] in ("applied", "refused", "closed")
+        return frame["op"] in ("answers", "closed")
 
     def _note_request(self, frame: dict[str, Any]) -> None:
-        if frame["op"] == "applied":
-            self.next_version = max(self.next_version, frame["version"])
+        answers = frame.get("answers", ())
+        self.next_version = max([self.next_version, *(answer.get("version", 0) for answer in answers)])
         self.on_request(frame)
-        if frame["op"] == "refused":
-            self.waiting_for = None
 
     def _on_ready(self, frame: dict[str, Any]) -> None:
         """The process is there; it opens the file when it has work."""

@@ -1,7 +1,8 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
-Messages in:  apply {number, statements, timeout_s}  publish {timeout_s}  resume {}  close {}
-Messages out: ready  waiting {holder, ahead}  opened {changed}  committing {number}  applied|refused|unknown {number, …}
+Messages in:  apply {writes: [{number, statements, timeout_s}]}  publish {timeout_s}  resume {}  close {}
+Messages out: ready  waiting {holder, ahead}  opened {changed}  committing {numbers}
+              answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
               checkpointed {version}  publish_failed {error}  closed {state}
 """
 
@@ -18,13 +19,14 @@ from typing import Any
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.opening import WriterConfig
-from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, QueryCancelled, WriteTimedOut
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled, WriteTimedOut
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState, file_state
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
 from pondkeeper.writer import tickets
+from pondkeeper.writer.applying import Applier
+from pondkeeper.writer.batch import Batch, Early, Send
 from pondkeeper.writer.guests import Guests
 from pondkeeper.writer.lease import Holder, Lease
 from pondkeeper.writer.opening import Opening
@@ -34,8 +36,6 @@ from pondkeeper.writer.session import Session
 TICK_S = 0.02
 LOCK_POLL_S = 0.03
 PUBLISH_TIMEOUT_S = 5.0
-
-Send = Callable[[dict[str, Any]], None]
 
 
 class Writer:
@@ -60,17 +60,17 @@ class Writer:
         self._guests = Guests(self._paths.file)
         self._session: Session | None = None
         self._opening: Opening | None = None
-        self._transaction: Transaction | None = None
-        self._cancelled: set[int] = set()
-        self._number = 0
+        self._applier = Applier(send, self._publisher.record_commit)
+        self._batch: Batch | None = None
+        self._early = Early()
         self._used_at = 0.0
 
     def interrupt(self, number: int) -> None:
-        """Stop request `number`, whether it waits or runs; called on the thread that hears interrupts."""
-        self._cancelled.add(number)
-        transaction = self._transaction
-        if transaction is not None and transaction.number == number:
-            transaction.interrupt()
+        """Stop write `number`, whether it waits or runs; called on the thread that hears interrupts."""
+        self._early.note(number)
+        batch = self._batch
+        if batch is not None:
+            batch.cancel(number)
 
     def run(self) -> None:
         """Serve until the keeper closes the pipe."""
@@ -99,38 +99,29 @@ class Writer:
     # Messages
 
     def _on_apply(self, message: dict[str, Any]) -> None:
-        number = self._number = message["number"]
+        """Apply a batch: group by group, and look about between them."""
+        batch = self._batch = Batch(message["writes"], self._send)
+        for number in self._early.take(batch.numbers):
+            batch.cancel(number)
         try:
-            session = self._ready(message["timeout_s"])
-            if not session.is_in_place():
-                raise _displaced()
-            self._transaction = session.transaction(number, on_commit=lambda: self._committing(number))
-            if number in self._cancelled:
-                raise QueryCancelled
-            rows_changed = self._transaction.run(message["statements"])
-            if not session.is_in_place():
-                raise CommitUnknown(_displaced())
-        except CommitUnknown as unknown:
-            self._send({"op": "unknown", "number": number, "error": unknown.error.to_wire(with_private=True)})
-            raise SystemExit(1) from unknown
-        except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this request.
-            self._refuse(number, error)
-        else:
-            version = self._publisher.record_commit()
-            self._send({"op": "applied", "number": number, "version": version, "rows_changed": rows_changed})
+            while not batch.is_over:
+                session = self._ready(batch.time_left_s())
+                self._applier.apply_next(session, batch)
+                self._used_at = time.monotonic()
+                if not batch.is_over:
+                    self._tick()
+        except Exception as error:  # Why: whatever keeps us from the file is the answer to the rest of them.
+            refused = translate(error)
+            batch.refuse(batch.members, refused)
+            if refused.fatal or not isinstance(error, PondkeeperError):
+                raise SystemExit(1) from error  # Why: nobody foresaw this error, so nobody knows what it left open.
         finally:
-            self._transaction = None
-            self._cancelled.discard(number)
+            self._batch = None
             self._used_at = time.monotonic()
 
-    def _refuse(self, number: int, error: Exception) -> None:
-        refused = translate(error)
-        self._send({"op": "refused", "number": number, "error": refused.to_wire(with_private=True)})
-        if getattr(refused, "fatal", False):
-            raise SystemExit(1)
-
-    def _committing(self, number: int) -> None:
-        self._send({"op": "committing", "number": number})
+    def _is_cancelled(self) -> bool:
+        """Whether nobody waits any more for the batch that we have."""
+        return self._batch is not None and self._batch.is_over
 
     def _on_publish(self, message: dict[str, Any]) -> None:
         """Publish a version even if we committed nothing: somebody else changed the file."""
@@ -164,11 +155,11 @@ class Writer:
         return session
 
     def _is_over(self, timeout_s: float) -> Callable[[], bool]:
-        deadline, number = time.monotonic() + timeout_s, self._number
-        return lambda: time.monotonic() >= deadline or number in self._cancelled
+        deadline = time.monotonic() + timeout_s
+        return lambda: time.monotonic() >= deadline or self._is_cancelled()
 
     def _late(self, why: str) -> PondkeeperError:
-        return QueryCancelled() if self._number in self._cancelled else WriteTimedOut(f"The write was not applied. {why}")
+        return QueryCancelled() if self._is_cancelled() else WriteTimedOut(f"The write was not applied. {why}")
 
     def _opened(self, timeout_s: float) -> Session:
         """The open session; waits for the lease, and for a foreign program that has the file, at most `timeout_s`."""
@@ -176,8 +167,8 @@ class Writer:
             return self._session
         deadline, is_over = time.monotonic() + timeout_s, self._is_over(timeout_s)
         if self._opening is None:
-            self._guests.let_in(lambda: self._number in self._cancelled)
-            self._lease.acquire(timeout_s, self._tell_waiting, lambda: self._number in self._cancelled)
+            self._guests.let_in(self._is_cancelled)
+            self._lease.acquire(timeout_s, self._tell_waiting, self._is_cancelled)
         try:
             return self._entered(self._open_file(deadline, is_over))
         finally:
@@ -224,7 +215,7 @@ class Writer:
                 return opening.result()
             except DatabaseBusy as busy:
                 now = time.monotonic()
-                if now >= deadline or self._number in self._cancelled:
+                if now >= deadline or self._is_cancelled():
                     raise
                 if now - told_at >= 1.0:
                     self._send({"op": "waiting", "foreign": busy.details, "ahead": 0})
@@ -271,12 +262,6 @@ class Writer:
         self._guests.invite()
         self._send({"op": "closed", "state": self._known_state})
         return True
-
-
-def _displaced() -> DatabaseUnavailable:
-    error = DatabaseUnavailable("The database file was moved or replaced while the keeper had it open.", retry_after_s=1)
-    error.fatal = True
-    return error
 
 
 def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import structlog
@@ -20,18 +21,20 @@ from pondkeeper.errors import (
     WorkerDied,
     WriteTimedOut,
 )
-from pondkeeper.workers.child import ChildGone
+from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
 
 COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
+MAX_BATCH_WRITES = 256
+MAX_BATCH_BYTES = 4 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Write:
-    """One atomic list of statements in the queue; `outcome` is what became of it. Number 0: not sent to a writer yet."""
+    """One atomic list of statements in the queue; `outcome` is what became of it. Number 0: no writer has it."""
 
     write_id: str
     statements: list[tuple[str, Any]]
@@ -39,10 +42,15 @@ class Write:
     deadline: float
     outcome: asyncio.Future[dict[str, Any]]
     number: int = 0
-    unread: asyncio.Future[dict[str, Any]] | None = None
     is_committing: bool = False
+    is_suspect: bool = False
     reason: PondkeeperError | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """About how long its frame will be."""
+        return sum(len(sql) + len(repr(parameters)) for sql, parameters in self.statements)
 
     def settle(self, error: PondkeeperError) -> None:
         """It ended with this error, unless its outcome is known already."""
@@ -51,14 +59,15 @@ class Write:
 
 
 class WriteQueue:
-    """Requests for one database, first come first served, applied by the writer at the desk."""
+    """Requests for one database, first come first served, handed in batches to the writer at the desk."""
 
     def __init__(self, desk: WriterDesk, limits: WriterLimits) -> None:
         self.desk = desk
         self._limits = limits
         self._waiting: deque[Write] = deque()
-        self._current: Write | None = None
+        self._batch: dict[int, Write] = {}
         self._wake = asyncio.Event()
+        self._batch_over = asyncio.Event()
         self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
@@ -75,15 +84,15 @@ class WriteQueue:
             await asyncio.sleep(0.02)
         while self._waiting:
             self._waiting.popleft().settle(KeeperStopping())
-        if self._current is not None:
-            self.stop_write(self._current, KeeperStopping())
+        for write in list(self._batch.values()):
+            self.stop_write(write, KeeperStopping())
         await self.desk.stop(max(LEAST_CLOSING_S, deadline - time.monotonic()))
         self._tasks.cancel()
 
     @property
     def depth(self) -> int:
         """How many requests wait or run."""
-        return len(self._waiting) + (self._current is not None)
+        return len(self._waiting) + len(self._batch)
 
     # Requests
 
@@ -116,40 +125,37 @@ class WriteQueue:
 
     def cancel(self, write_id: str, reason: PondkeeperError) -> None:
         """Stop the write of that id, waiting or running; one that is committing is past that."""
-        for write in [*self._waiting, *([self._current] if self._current else [])]:
+        for write in [*self._waiting, *self._batch.values()]:
             if write.write_id == write_id:
                 self.stop_write(write, reason)
 
     def stop_write(self, write: Write, reason: PondkeeperError) -> None:
-        """Take a waiting write out of the queue; interrupt a running one and kill the writer if it is deaf."""
-        if write is self._current and write.number:
+        """Take a waiting write out of the queue; interrupt one that the writer has, and kill the writer if it is deaf."""
+        if write.number:
             write.reason = write.reason or reason
             self.desk.interrupt(write.number)
-            self._kill_later(write, self._limits.kill_after_s)
-        elif write is self._current:
-            write.settle(self._busy_or(reason))
+            self._kill_later(write, write.number, self._limits.kill_after_s)
         elif write in self._waiting:
             self._waiting.remove(write)
-            write.settle(self._busy_or(reason))
+            write.settle(self._busy_or(write, reason))
 
-    def _kill_later(self, write: Write, after_s: float) -> None:
+    def _kill_later(self, write: Write, number: int, after_s: float) -> None:
         def kill() -> None:
-            if write is not self._current or write.outcome.done():
+            if write.number != number or write.outcome.done():
                 return
             if write.is_committing and after_s < COMMIT_GRACE_S:
-                self._kill_later(write, COMMIT_GRACE_S)  # Why: a kill now would only make the outcome unknown.
+                self._kill_later(write, number, COMMIT_GRACE_S)  # Why: a kill now would only make the outcome unknown.
                 return
             self.desk.kill()
 
         write.timers.append(asyncio.get_running_loop().call_later(after_s, kill))
 
-    def _busy_or(self, reason: PondkeeperError) -> PondkeeperError:
+    def _busy_or(self, write: Write, reason: PondkeeperError) -> PondkeeperError:
         """For a write that was out of time before it had its turn: who held the database meanwhile."""
         waiting_for = self.desk.waiting_for
         if waiting_for is None or not isinstance(reason, WriteTimedOut):
             return reason
-        timeout_s = reason.details["timeout_s"]
-        return DatabaseBusy(f"The write waited {timeout_s:g} s in vain for {named(waiting_for)}.", **waiting_for)
+        return DatabaseBusy(f"The write waited {write.timeout_s:g} s in vain for {named(waiting_for)}.", **waiting_for)
 
     # The loop
 
@@ -158,59 +164,82 @@ class WriteQueue:
             while not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
-            write = self._current = self._waiting.popleft()
             try:
-                await self._apply(write)
-            except PondkeeperError as error:
-                write.settle(error)
+                child = await self.desk.started()
             except Exception as error:  # noqa: BLE001  Why: whatever one write meets, the next ones must have their turn.
-                _log.exception("a write met a fault of the keeper")
-                write.settle(PondkeeperError(private=repr(error)))
-            finally:
-                self._current = None
+                if not isinstance(error, PondkeeperError):
+                    _log.exception("the queue met a fault of the keeper")
+                    error = PondkeeperError(private=repr(error))
+                if self._waiting:
+                    self._waiting.popleft().settle(error)
+                continue
+            self._hand_over(child)
+            if self._batch:
+                await self._batch_over.wait()
 
-    async def _apply(self, write: Write) -> None:
-        """Send it to the writer; again to a successor, if the one before died without having read it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            child = await self.desk.started()
-            if write.outcome.done():
-                return
+    def _hand_over(self, child: Child) -> None:
+        """Give the writer the next writes, as many as it may take at once."""
+        loop, size_bytes = asyncio.get_running_loop(), 0
+        frames: list[dict[str, Any]] = []
+        while self._waiting and len(frames) < MAX_BATCH_WRITES:
+            write = self._waiting[0]
+            size_bytes += write.size_bytes
+            if frames and (size_bytes > MAX_BATCH_BYTES or write.is_suspect):
+                break
+            self._waiting.popleft()
             self._number += 1
+            write.number, self._batch[self._number] = self._number, write
             timeout_s = max(0.0, write.deadline - loop.time())
-            child.send({"op": "apply", "number": self._number, "statements": write.statements, "timeout_s": timeout_s})
-            write.number, write.unread = self._number, loop.create_future()
-            await asyncio.wait({write.outcome, write.unread}, return_when=asyncio.FIRST_COMPLETED)
+            frames.append({"number": write.number, "statements": write.statements, "timeout_s": timeout_s})
+            if write.is_suspect:
+                break
+        if frames:
+            self._batch_over.clear()
+            child.send({"op": "apply", "writes": frames})
 
-    # What became of it
+    # What became of them
 
     def _on_frame(self, frame: dict[str, Any]) -> None:
-        write = self._current
-        if write is None or write.number != frame["number"]:  # there is only one at a time
-            raise RuntimeError(f"the writer speaks of request {frame['number']}, which does not run")
         if frame["op"] == "committing":
-            write.is_committing = True
-        elif frame["op"] == "applied":
-            if not write.outcome.done():
-                write.outcome.set_result({"version": frame["version"], "rows_changed": frame["rows_changed"]})
-        else:
-            write.settle(_verdict(write, frame["op"], PondkeeperError.from_wire(frame["error"])))
+            for number in frame["numbers"]:
+                self._batch[number].is_committing = True
+            return
+        for answer in frame["answers"]:
+            self._take_answer(self._batch.pop(answer["number"]), answer)
+        if not self._batch:
+            self._end_batch()
+
+    def _take_answer(self, write: Write, answer: dict[str, Any]) -> None:
+        if answer["kind"] != "applied":
+            cause = PondkeeperError.from_wire(answer["error"])
+            write.settle(self._busy_or(write, _verdict(write, answer["kind"], cause)))
+        elif not write.outcome.done():
+            write.outcome.set_result({"version": answer["version"], "rows_changed": answer["rows_changed"]})
+
+    def _end_batch(self) -> None:
+        self._batch.clear()
+        self.desk.waiting_for = None
+        self._batch_over.set()
 
     def _on_death(self, gone: ChildGone) -> None:
-        write, status = self._current, gone.status
-        if write is None or write.unread is None or not write.number:
-            return
-        if gone.unread and not write.is_committing and write.reason is None:
-            write.number = 0
-            write.unread.set_result({})
-            return
-        if write.is_committing:
-            write.settle(OutcomeUnknown("The writer died while it committed.", status=status))
-        elif write.reason is not None:
-            write.settle(self._busy_or(write.reason))
-        else:
-            message = "The writer that ran the statement died; nothing of it was applied."
-            write.settle(WorkerDied(message, status=status))
+        """Those that were committing are unknown; the others go on with the successor, in their order."""
+        left, carried_on = list(self._batch.values()), []
+        was_killed_for = any(write.reason is not None for write in left)
+        for write in left:
+            if write.is_committing:
+                write.settle(OutcomeUnknown("The writer died while it committed.", status=gone.status))
+            elif write.reason is not None:
+                write.settle(self._busy_or(write, write.reason))
+            elif write.is_suspect:
+                message = "The writer that ran the statement died twice over it; nothing of it was applied."
+                write.settle(WorkerDied(message, status=gone.status))
+            else:
+                # Why: if one of them has killed the writer, it must not take the others along again.
+                write.number, write.is_suspect = 0, not (gone.unread or was_killed_for)
+                carried_on.append(write)
+        self._waiting.extendleft(reversed(carried_on))
+        if left:
+            self._end_batch()
 
 
 def _verdict(write: Write, op: str, cause: PondkeeperError) -> PondkeeperError:

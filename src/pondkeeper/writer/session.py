@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.opening import WriterConfig, open_database
-from pondkeeper.engine.writing import Transaction, checkpoint
+from pondkeeper.engine.writing import Judge, Transaction, checkpoint
 
 
 class Session:
@@ -19,6 +18,7 @@ class Session:
         self.recovered = left_behind or not Path(config.path).exists()
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
+        self.judge = Judge(self._connection.cursor())
         self._lock = HeldLock(config.path)
         self._path = config.path
         self._identity = _identity(config.path)
@@ -31,15 +31,15 @@ class Session:
         """
         return self._identity is not None and _identity(self._path) == self._identity
 
-    def transaction(self, number: int, on_commit: Callable[[], None]) -> Transaction:
-        """A transaction for request `number`; one at a time.
+    def transaction(self) -> Transaction:
+        """A transaction that has not begun; one at a time.
 
         Trap: temp tables, temp views and temp macros live as long as their cursor and hide tables of the same name, so
-        each request has a cursor of its own.
+        each transaction has a cursor of its own. (Those that share one change rows only, and make no such things.)
         """
         self._cursor.close()
         self._cursor = self._connection.cursor()
-        return Transaction(self._cursor, number, on_commit, self._lock)
+        return Transaction(self._cursor, self.judge, self._lock)
 
     def checkpoint(self) -> None:
         """Fold the WAL into the file; commits may go on meanwhile. Raises CheckpointPostponed or PondkeeperError."""

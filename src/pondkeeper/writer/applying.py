@@ -1,0 +1,181 @@
+"""The groups of a batch, applied in order: one transaction and one commit each, and every member as if it were alone.
+
+A group that fails is rolled back and cut: what was before the failing statement runs again as a group, the failing one
+alone for its own error, the rest after it. A fused statement that fails is halved until the guilty ones are alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from pondkeeper.engine.faults import translate
+from pondkeeper.engine.writing import CommitUnknown, Transaction
+from pondkeeper.errors import DatabaseUnavailable, PondkeeperError
+from pondkeeper.writer.batch import Batch, Member, Send
+from pondkeeper.writer.grouping import Step, groups, steps
+from pondkeeper.writer.session import Session
+
+GROUP_S = 0.05
+PATIENCE_S = 0.25
+PATIENCE_POLL_S = 0.05
+
+
+class Patience:
+    """Interrupts a statement that keeps those before it in its group waiting for their commit: it runs alone later."""
+
+    def __init__(self) -> None:
+        self._waiting: tuple[Transaction, float] | None = None
+        self._has_work = threading.Event()
+        threading.Thread(target=self._watch, name="patience", daemon=True).start()
+
+    def begin(self, transaction: Transaction) -> None:
+        """A statement begins that others wait for."""
+        self._waiting = (transaction, time.monotonic())
+        self._has_work.set()
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        self._waiting = None
+        self._has_work.clear()
+
+    def _watch(self) -> None:
+        while self._has_work.wait():
+            time.sleep(PATIENCE_POLL_S)
+            waiting = self._waiting
+            if waiting is not None and time.monotonic() - waiting[1] > PATIENCE_S:
+                waiting[0].interrupt()
+
+
+class Applier:
+    """Applies the groups of a batch, one per call. Raises SystemExit when this process must not go on."""
+
+    def __init__(self, send: Send, record_commit: Callable[[], int]) -> None:
+        self._send = send
+        self._record_commit = record_commit
+        self._patience = Patience()
+
+    def apply_next(self, session: Session, batch: Batch) -> None:
+        """Apply the next group of the batch, or find out how to cut it."""
+        if batch.plan is None:
+            batch.plan = groups(batch.members, session.judge)
+        group = batch.plan.popleft()
+        if not session.is_in_place():
+            batch.refuse(group, _displaced())
+            raise SystemExit(1)
+        attempt = _Attempt(session, batch, steps(group), self._patience)
+        try:
+            if attempt.execute():
+                self._commit(session, batch, attempt)
+        finally:
+            batch.transaction = None
+
+    def _commit(self, session: Session, batch: Batch, attempt: _Attempt) -> None:
+        numbers = list(attempt.rows_changed)
+        try:
+            attempt.transaction.commit(lambda: self._send({"op": "committing", "numbers": numbers}))
+            if not session.is_in_place():
+                raise CommitUnknown(_displaced())
+        except CommitUnknown as unknown:
+            batch.refuse(attempt.begun, unknown.error, "unknown")
+            raise SystemExit(1) from unknown
+        except PondkeeperError as error:
+            attempt.cut_after_commit(error)
+        else:
+            # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
+            batch.applied(attempt.rows_changed, self._record_commit())
+
+
+class _Attempt:
+    """One transaction of a group, up to its commit."""
+
+    def __init__(self, session: Session, batch: Batch, todo: list[Step], patience: Patience) -> None:
+        self.transaction = batch.transaction = session.transaction()
+        self.rows_changed: dict[int, list[int]] = {}
+        self.begun: list[Member] = []
+        self._batch = batch
+        self._todo = todo
+        self._patience = patience
+
+    def execute(self) -> bool:
+        """Run the statements; whether there is something to commit. Otherwise the batch's plan says how to go on."""
+        began_at = time.monotonic()
+        self.transaction.begin()
+        for index, step in enumerate(self._todo):
+            if self.begun and time.monotonic() - began_at > GROUP_S:  # Why: those before it have waited long enough.
+                self._plan(_members(self._todo[index:]))
+                break
+            members = self._batch.begin(step.members)
+            try:
+                self._run(step, members)
+            except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this member.
+                self._cut(members, _members(self._todo[index + 1 :]), translate(error))
+                return False
+            self.begun += members
+        if not self.begun:
+            self.transaction.roll_back()
+        return bool(self.begun)
+
+    def _run(self, step: Step, members: list[Member]) -> None:
+        if self.begun:
+            self._patience.begin(self.transaction)
+        try:
+            if len(members) > 1 and step.insert is not None:
+                rows = [step.rows[member.number] for member in members]
+                inserted = self.transaction.insert_rows(step.insert, rows, step.kinds)
+                if inserted != len(members):
+                    raise RuntimeError(f"{inserted} rows inserted of {len(members)}")
+                self.rows_changed |= {member.number: [1] for member in members}
+            else:
+                for member in members:
+                    self.rows_changed[member.number] = [
+                        self.transaction.execute(sql, parameters) for sql, parameters in member.statements
+                    ]
+        finally:
+            self._patience.end()
+
+    def _cut(self, failing: list[Member], rest: list[Member], error: PondkeeperError) -> None:
+        self.transaction.roll_back()
+        before, half = self.begun, len(failing) // 2
+        if error.fatal:
+            self._refuse_one_and_die(failing, error)
+        is_guilty = len(failing) == 1 and not before and not self.transaction.was_interrupted
+        if is_guilty:
+            self._batch.refuse(failing, error)
+            failing = []
+        self._batch.put_back(before + failing)
+        if len(failing) > 1 and not self.transaction.was_interrupted:
+            self._plan(before, failing[:half], failing[half:], rest)
+        else:
+            self._plan(before, failing, rest)
+
+    def cut_after_commit(self, error: PondkeeperError) -> None:
+        """The commit was refused, or not even tried: one member is told so, of several each goes alone."""
+        self.transaction.roll_back()
+        if error.fatal:
+            self._refuse_one_and_die(self.begun, error)
+        if len(self.begun) == 1 and not self.transaction.was_interrupted:
+            self._batch.refuse(self.begun, error)
+        self._batch.put_back(self.begun)
+        self._plan(*([member] for member in self.begun))
+
+    def _refuse_one_and_die(self, suspects: list[Member], error: PondkeeperError) -> None:
+        """Why only one: of several it is not known whose fault it was; the successor runs each of them alone."""
+        if len(suspects) == 1:
+            self._batch.refuse(suspects, error)
+        raise SystemExit(1)
+
+    def _plan(self, *parts: list[Member]) -> None:
+        assert self._batch.plan is not None
+        self._batch.plan.extendleft(part for part in reversed(parts) if part)
+
+
+def _members(todo: list[Step]) -> list[Member]:
+    return [member for step in todo for member in step.members]
+
+
+def _displaced() -> DatabaseUnavailable:
+    error = DatabaseUnavailable("The database file was moved or replaced while the keeper had it open.", retry_after_s=1)
+    error.fatal = True
+    return error
