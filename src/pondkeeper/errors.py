@@ -168,6 +168,14 @@ class KeyNameTaken(RequestRefused):
     default_remedy = "Choose another name, or revoke the other key first; `pondkeeper key list` shows them."
 
 
+class IdempotencyConflict(RequestRefused):
+    """The Idempotency-Key was used for another write."""
+
+    code = "idempotency_conflict"
+    http_status = 409
+    default_remedy = "Take a new key for each write, and the same one only to repeat it exactly."
+
+
 class SnapshotNotFound(RequestRefused):
     """There is no such snapshot."""
 

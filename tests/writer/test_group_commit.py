@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import duckdb
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from pondkeeper.engine.faults import translate
-from pondkeeper.engine.opening import WriterConfig
 from pondkeeper.writer.applying import Applier
-from pondkeeper.writer.batch import Batch
-from pondkeeper.writer.session import Session
+from tests.writer.bench import Bench, Statement
 
-Statement = tuple[str, list[Any] | None]
 SCHEMA = """
     CREATE OR REPLACE TABLE t (k INTEGER PRIMARY KEY, v VARCHAR, n DECIMAL(5, 2), b BIT);
     CREATE OR REPLACE TABLE u (x TINYINT CHECK (x < 50), name VARCHAR NOT NULL, day DATE);
@@ -65,49 +58,6 @@ RUN_OF_INSERTS = some.lists(some.one_of(INSERT_T, INSERT_T, INSERT_U).map(lambda
 BATCHES = some.lists(
     some.one_of(CHANGES.map(lambda one: [[one]]), RUN_OF_INSERTS, ALONE.map(lambda alone: [alone])), min_size=1, max_size=12
 ).map(lambda parts: [write for part in parts for write in part])
-
-
-@dataclass
-class Bench:
-    """A writer's session and applier without a process around them."""
-
-    session: Session
-    file: Path
-    sent: list[dict[str, Any]] = field(default_factory=list)
-    version: int = 1
-
-    def batch(self, writes: list[list[Statement]]) -> Batch:
-        self.sent.clear()
-        frames = [{"number": n, "statements": write, "timeout_s": 60} for n, write in enumerate(writes, 1)]
-        return Batch(frames, self.sent.append)
-
-    def apply(self, batch: Batch) -> dict[int, dict[str, Any]]:
-        """Apply all of it; the answers by number."""
-        applier = Applier(self.sent.append, lambda: self.version)
-        while not batch.is_over:
-            applier.apply_next(self.session, batch)
-        return self.answers()
-
-    def answers(self) -> dict[int, dict[str, Any]]:
-        answers = [answer for frame in self.sent if frame["op"] == "answers" for answer in frame["answers"]]
-        assert len({answer["number"] for answer in answers}) == len(answers), "answered twice"
-        return {answer["number"]: answer for answer in answers}
-
-    @property
-    def commits(self) -> list[list[int]]:
-        return [frame["numbers"] for frame in self.sent if frame["op"] == "committing"]
-
-    def run(self, sql: str) -> list[Any]:
-        return self.session._connection.cursor().execute(sql).fetchall()
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    folder = tmp_path_factory.mktemp("writer")
-    config = WriterConfig(str(folder / "pond.duckdb"), 500_000_000, 2, str(folder / "temp"), 10**9, may_make=True)
-    session = Session(config)
-    yield Bench(session, folder / "pond.duckdb")
-    session.close()
 
 
 def one_by_one(plain: duckdb.DuckDBPyConnection, write: list[Statement]) -> tuple[str, Any]:
@@ -178,7 +128,7 @@ def test_a_commit_has_the_version_that_is_next_after_it(bench: Bench) -> None:
     def send(frame: dict[str, Any]) -> None:
         bench.version = 42
 
-    Applier(send, lambda: bench.version).apply_next(bench.session, batch)
+    Applier(send, bench, 60).apply_next(bench.session, batch)
     assert bench.answers()[1]["version"] == 42
 
 

@@ -41,6 +41,11 @@ if TYPE_CHECKING:
 @parameters_option
 @database_option
 @click.option("--timeout", "timeout_s", type=DURATION, help="Give up after this long, e.g. 1m.")
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="A name for this write: sent again with the same key, it is applied once and gets the first outcome.",
+)
 @json_option
 @target_options
 def command(
@@ -50,6 +55,7 @@ def command(
     named: tuple[str, ...],
     database: str | None,
     timeout_s: float | None,
+    idempotency_key: str | None,
     as_json: bool,
     target: Target,
 ) -> None:
@@ -62,7 +68,9 @@ def command(
     if values is not None and len(listed) > 1:
         raise click.UsageError("Parameters belong to one statement: give one, or send the list over the API.")
     with target.client(database=database) as client, Progress("Waiting for the commit"):
-        outcome = client.execute(listed[0] if len(listed) == 1 else listed, values, timeout_s=timeout_s)
+        outcome = client.execute(
+            listed[0] if len(listed) == 1 else listed, values, timeout_s=timeout_s, idempotency_key=idempotency_key
+        )
     _report(outcome, as_json)
 
 

@@ -125,12 +125,17 @@ class Client:
         *,
         database: str | None = None,
         timeout_s: float | None = None,
+        idempotency_key: str | None = None,
     ) -> Outcome:
-        """Carry out one writing statement, or a list of them (each a text, or text and parameters): all or none."""
+        """Carry out one writing statement, or a list of them (each a text, or text and parameters): all or none.
+
+        With an `idempotency_key`, any text that names this very write, it is repeated for up to `retry_for_s` when the
+        connection or the keeper is lost, and applied once.
+        """
         body = _execute_body(statements, parameters)
         if timeout_s is not None:
             body["limits"] = {"timeout_s": timeout_s}
-        return Outcome.from_wire(self._transport.call("POST", self._path(database, "execute"), body=body, writes=True))
+        return Outcome.from_wire(self._transport.write(self._path(database, "execute"), body, idempotency_key))
 
     # Looking and steering
 

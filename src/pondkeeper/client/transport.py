@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import httpcore
 import httpx
@@ -18,16 +18,21 @@ from pondkeeper.errors import (
     AnswerIncomplete,
     KeeperNotAnswering,
     KeeperNotRunning,
+    KeeperStopping,
     OutcomeUnknown,
     PondkeeperError,
     RequestRefused,
     Unauthenticated,
+    WorkerDied,
 )
+
+Headers: TypeAlias = dict[str, str]
 
 CONNECT_TIMEOUT_S: Final = 5.0
 # Why: below the server's own keep-alive, so that no request is sent into a connection that is just being closed.
 KEEP_ALIVE_S: Final = 30.0
 LEAST_WAIT_S: Final = 0.05
+MOST_WAIT_S: Final = 1.0
 MAX_ERROR_BYTES: Final = 1024 * 1024
 MAX_SOCKET_PATH_BYTES: Final = 107
 
@@ -120,9 +125,28 @@ class Transport:
     def close(self) -> None:
         self._http.close()
 
-    def call(self, method: str, path: str, *, body: Any = None, writes: bool = False) -> Any:
+    def write(self, path: str, body: Any, idempotency_key: str | None) -> Any:
+        """The outcome of a write; one with a key is repeated as long as nobody knows what became of it."""
+        if idempotency_key is None:
+            return self.call("POST", path, body=body, writes=True)
+        give_up_at, wait_s = time.monotonic() + self._retry_for_s, LEAST_WAIT_S
+        unknown: PondkeeperError | None = None
+        while True:
+            try:
+                return self.call("POST", path, body=body, writes=True, headers={"Idempotency-Key": idempotency_key})
+            except (OutcomeUnknown, KeeperNotRunning, KeeperStopping, WorkerDied) as error:
+                if isinstance(error, OutcomeUnknown):
+                    unknown = error
+                if time.monotonic() + wait_s > give_up_at:
+                    raise (unknown or error) from None  # Why: an attempt that never arrived says nothing of an earlier one.
+            time.sleep(wait_s)
+            wait_s = min(2 * wait_s, MOST_WAIT_S)
+
+    def call(
+        self, method: str, path: str, *, body: Any = None, writes: bool = False, headers: Headers | None = None
+    ) -> Any:
         """The JSON that the keeper answers; None where it answers without a body."""
-        response = self.open(method, path, body=body, writes=writes)
+        response = self.open(method, path, body=body, writes=writes, headers=headers)
         try:
             content = response.read()
         except httpx.HTTPError as error:
@@ -132,12 +156,19 @@ class Transport:
         return decoded(content) if content else None
 
     def open(
-        self, method: str, path: str, *, body: Any = None, accept: str = "application/json", writes: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        accept: str = "application/json",
+        writes: bool = False,
+        headers: Headers | None = None,
     ) -> httpx.Response:
         """The head of a good answer, its body still to be read; whoever calls closes it."""
         give_up_at = time.monotonic() + self._retry_for_s
         while True:
-            response = self._send(method, path, body, accept, writes)
+            response = self._send(method, path, body, {"Accept": accept} | (headers or {}), writes)
             if response.is_success:
                 return response
             wait_s = _retry_after_s(response)
@@ -146,9 +177,10 @@ class Transport:
                 raise error
             time.sleep(wait_s)
 
-    def _send(self, method: str, path: str, body: Any, accept: str, writes: bool) -> httpx.Response:
+    def _send(self, method: str, path: str, body: Any, headers: Headers, writes: bool) -> httpx.Response:
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"Accept": accept} | ({} if content is None else {"Content-Type": "application/json"})
+        if content is not None:
+            headers = headers | {"Content-Type": "application/json"}
         request = self._http.build_request(method, path, content=content, headers=headers)
         try:
             return self._http.send(request, stream=True)

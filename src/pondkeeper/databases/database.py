@@ -34,7 +34,7 @@ from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import Publishing, WriterDesk, WriterLimits
-from pondkeeper.writer.queue import WriteQueue
+from pondkeeper.writer.queue import Identity, WriteQueue
 
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
@@ -109,6 +109,7 @@ class Database:
         config = {
             "file": str(self.paths.file),
             "home": str(self.paths.home),
+            "idempotency_keep_s": writer.idempotency_keep_s,
             "temp_directory": str(self.paths.home / "temp" / f"writer-{self.name}"),
             "may_make": self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
         }
@@ -227,7 +228,7 @@ class Database:
         write_id = self._running.new_id()
         self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
-            answer = await self.queue.execute(write_id, request.statements, request.timeout_s)
+            answer = await self.queue.execute(write_id, request.statements, request.timeout_s, _identity(request))
         finally:
             self._running.remove(write_id)
         self.counters.commits += 1
@@ -338,6 +339,12 @@ class Database:
         desk = self._queue.desk if self._queue is not None else None
         depth = self._queue.depth if self._queue is not None else 0
         return describe(self.name, published, self._sight, desk, depth, self.problem())
+
+
+def _identity(request: WriteRequest) -> Identity | None:
+    if request.idempotency_key is None:
+        return None
+    return Identity(request.idempotency_key, request.digest())
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:

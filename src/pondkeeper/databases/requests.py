@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,11 @@ class WriteRequest:
     timeout_s: float
     key_id: str | None = None
     client: str | None = None
+    idempotency_key: str | None = None
+
+    def digest(self) -> str:
+        """What tells this write from another one with the same idempotency key."""
+        return hashlib.sha256(msgspec.json.encode(self.statements)).hexdigest()
 
 
 @dataclass(frozen=True)

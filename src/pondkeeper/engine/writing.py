@@ -12,6 +12,7 @@ import duckdb
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows
 from pondkeeper.engine.holding import HeldLock
+from pondkeeper.engine.idempotency import Record, remember
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import WritingStatement, writing_statement
 from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled
@@ -81,6 +82,10 @@ class Transaction:
         if self.was_interrupted:
             raise QueryCancelled
         return insert_rows(self._cursor, insert, rows, kinds)
+
+    def remember(self, records: Sequence[Record]) -> None:
+        """Write the outcomes of writes with a key, to be committed with them. Raises PondkeeperError."""
+        remember(self._cursor, records)
 
     def commit(self, on_commit: Callable[[], None]) -> None:
         """Commit, after a call of `on_commit`. Raises PondkeeperError (nothing applied, roll back) or CommitUnknown."""

@@ -151,6 +151,9 @@ class WriterSettings:
     temp_limit_bytes: int = setting(
         50 * GIB, "Temporary disk space of the writer.", unit="bytes", minimum=0, maximum=1024 * TIB
     )
+    idempotency_keep_s: float = setting(
+        DAY_S, "How long the key and the outcome of a write are kept for its repetition.", unit="s", minimum=60, maximum=400 * DAY_S
+    )
     max_waiting: int = setting(
         1024, "Writes that may wait for their turn; more are refused at once.", minimum=0, maximum=1_000_000
     )

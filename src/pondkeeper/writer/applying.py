@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseUnavailable, PondkeeperError
+from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, PondkeeperError
 from pondkeeper.writer.batch import Batch, Member, Send
 from pondkeeper.writer.grouping import Step, groups, steps
 from pondkeeper.writer.session import Session
@@ -20,6 +21,7 @@ from pondkeeper.writer.session import Session
 GROUP_S = 0.05
 PATIENCE_S = 0.25
 PATIENCE_POLL_S = 0.05
+PRUNE_EVERY_S = 60.0
 
 
 class Patience:
@@ -48,12 +50,24 @@ class Patience:
                 waiting[0].interrupt()
 
 
+class Versions(Protocol):
+    """Who says in which version a commit will be."""
+
+    def record_commit(self) -> int:
+        """The version of a commit that has just ended."""
+
+    def version_of_all(self) -> int:
+        """The version of everything that is committed."""
+
+
 class Applier:
     """Applies the groups of a batch, one per call. Raises SystemExit when this process must not go on."""
 
-    def __init__(self, send: Send, record_commit: Callable[[], int]) -> None:
+    def __init__(self, send: Send, versions: Versions, keep_s: float) -> None:
         self._send = send
-        self._record_commit = record_commit
+        self._versions = versions
+        self._keep_s = keep_s
+        self._prune_at = 0.0
         self._patience = Patience()
 
     def apply_next(self, session: Session, batch: Batch) -> None:
@@ -64,16 +78,42 @@ class Applier:
         if not session.is_in_place():
             batch.refuse(group, _displaced())
             raise SystemExit(1)
+        keyed = {member.key: member for member in group if member.key is not None}
+        if keyed:
+            group = self._without_known(session, batch, group, keyed)
         attempt = _Attempt(session, batch, steps(group), self._patience)
         try:
             if attempt.execute():
                 self._commit(session, batch, attempt)
         finally:
             batch.transaction = None
+        if keyed and batch.is_over:
+            self._prune(session)
+
+    def _without_known(
+        self, session: Session, batch: Batch, group: list[Member], keyed: dict[str, Member]
+    ) -> list[Member]:
+        """The group without those whose key was used before: they get the first outcome, or are refused."""
+        known = session.outcomes(list(keyed))
+        for key, record in known.items():
+            member = keyed[key]
+            if member.digest != record.digest:
+                batch.refuse([member], IdempotencyConflict())
+            elif batch.begin([member]):
+                batch.applied({member.number: record.rows_changed}, self._versions.version_of_all())
+        return [member for member in group if member.key not in known]
+
+    def _prune(self, session: Session) -> None:
+        now = time.monotonic()
+        if now >= self._prune_at:
+            self._prune_at = now + PRUNE_EVERY_S
+            if session.prune_outcomes(self._keep_s):
+                self._versions.record_commit()
 
     def _commit(self, session: Session, batch: Batch, attempt: _Attempt) -> None:
         numbers = list(attempt.rows_changed)
         try:
+            attempt.remember()
             attempt.transaction.commit(lambda: self._send({"op": "committing", "numbers": numbers}))
             if not session.is_in_place():
                 raise CommitUnknown(_displaced())
@@ -84,7 +124,7 @@ class Applier:
             attempt.cut_after_commit(error)
         else:
             # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
-            batch.applied(attempt.rows_changed, self._record_commit())
+            batch.applied(attempt.rows_changed, self._versions.record_commit())
 
 
 class _Attempt:
@@ -116,6 +156,16 @@ class _Attempt:
         if not self.begun:
             self.transaction.roll_back()
         return bool(self.begun)
+
+    def remember(self) -> None:
+        """Write down the outcomes of members with a key, to be committed with them."""
+        records = [
+            Record(member.key, member.digest, self.rows_changed[member.number])
+            for member in self.begun
+            if member.key is not None
+        ]
+        if records:
+            self.transaction.remember(records)
 
     def _run(self, step: Step, members: list[Member]) -> None:
         if self.begun:

@@ -31,6 +31,8 @@ class Member:
     number: int
     statements: list[tuple[str, Any]]
     deadline: float
+    key: str | None = None
+    digest: str = ""
     phase: Phase = Phase.WAITING
     is_cancelled: bool = False
 
@@ -43,7 +45,10 @@ class Batch:
         self._send = send
         self._lock = threading.Lock()
         self._members = {
-            write["number"]: Member(write["number"], write["statements"], now + write["timeout_s"]) for write in writes
+            write["number"]: Member(
+                write["number"], write["statements"], now + write["timeout_s"], write.get("key"), write.get("digest", "")
+            )
+            for write in writes
         }
         self._open = len(self._members)
         self.transaction: Transaction | None = None

@@ -30,12 +30,16 @@ def groups(members: Iterable[Member], judge: Judge) -> deque[list[Member]]:
     """The members cut into groups that share a transaction; everything but single changes of rows is alone."""
     found: deque[list[Member]] = deque()
     is_shared = False
+    keys: set[str] = set()
     for member in members:
         may_share = _may_share(member, judge)
-        if may_share and is_shared:
+        if may_share and is_shared and member.key not in keys:
             found[-1].append(member)
         else:
             found.append([member])
+            keys.clear()
+        if member.key is not None:
+            keys.add(member.key)  # Why: the second of two with one key is to find the outcome of the first.
         is_shared = may_share
     return found
 

@@ -1,6 +1,6 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
-Messages in:  apply {writes: [{number, statements, timeout_s}]}  publish {timeout_s}  resume {}  close {}
+Messages in:  apply {writes: [{number, statements, timeout_s, key, digest}]}  publish {timeout_s}  resume {}  close {}
 Messages out: ready  waiting {holder, ahead}  opened {changed}  committing {numbers}
               answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
               checkpointed {version}  publish_failed {error}  closed {state}
@@ -60,7 +60,7 @@ class Writer:
         self._guests = Guests(self._paths.file)
         self._session: Session | None = None
         self._opening: Opening | None = None
-        self._applier = Applier(send, self._publisher.record_commit)
+        self._applier = Applier(send, self._publisher, config["idempotency_keep_s"])
         self._batch: Batch | None = None
         self._early = Early()
         self._used_at = 0.0

@@ -49,6 +49,12 @@ class Publisher:
         self._is_dirty = True
         return self._next_version
 
+    def version_of_all(self) -> int:
+        """The version that has, or will have, everything that is committed by now."""
+        if self._is_dirty or self._began_at == 0.0:
+            return self.record_commit()
+        return self._next_version - 1
+
     @property
     def is_clean(self) -> bool:
         """Whether every commit is in a published snapshot."""

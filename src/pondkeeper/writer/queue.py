@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,14 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Identity:
+    """By what a repeated write is known: the key that its client chose, and a digest of its statements."""
+
+    key: str
+    digest: str
+
+
 @dataclass(eq=False)
 class Write:
     """One atomic list of statements in the queue; `outcome` is what became of it. Number 0: no writer has it."""
@@ -41,9 +49,11 @@ class Write:
     timeout_s: float
     deadline: float
     outcome: asyncio.Future[dict[str, Any]]
+    identity: Identity | None = None
     number: int = 0
     is_committing: bool = False
     is_suspect: bool = False
+    may_be_applied: bool = False
     reason: PondkeeperError | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
@@ -54,6 +64,8 @@ class Write:
 
     def settle(self, error: PondkeeperError) -> None:
         """It ended with this error, unless its outcome is known already."""
+        if self.may_be_applied and not isinstance(error, OutcomeUnknown):
+            error = OutcomeUnknown(f"The commit failed in mid-air, and then: {error.message}", cause=error.code)
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -96,7 +108,9 @@ class WriteQueue:
 
     # Requests
 
-    async def execute(self, write_id: str, statements: list[tuple[str, Any]], timeout_s: float) -> dict[str, Any]:
+    async def execute(
+        self, write_id: str, statements: list[tuple[str, Any]], timeout_s: float, identity: Identity | None = None
+    ) -> dict[str, Any]:
         """Wait for the turn, apply, commit: `{"version", "rows_changed"}`.
 
         Raises PondkeeperError: nothing was applied; or OutcomeUnknown.
@@ -106,7 +120,7 @@ class WriteQueue:
         if self.depth >= self._limits.max_waiting:
             raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
         loop = asyncio.get_running_loop()
-        write = Write(write_id, statements, timeout_s, loop.time() + timeout_s, loop.create_future())
+        write = Write(write_id, statements, timeout_s, loop.time() + timeout_s, loop.create_future(), identity)
         timed_out = WriteTimedOut(f"The write did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
         # Why later than the deadline: the writer keeps it too while it waits, and knows for whom it waited in vain.
         write.timers.append(loop.call_at(write.deadline + self._limits.kill_after_s, self.stop_write, write, timed_out))
@@ -190,7 +204,8 @@ class WriteQueue:
             self._number += 1
             write.number, self._batch[self._number] = self._number, write
             timeout_s = max(0.0, write.deadline - loop.time())
-            frames.append({"number": write.number, "statements": write.statements, "timeout_s": timeout_s})
+            frame = {"number": write.number, "statements": write.statements, "timeout_s": timeout_s}
+            frames.append(frame | (asdict(write.identity) if write.identity else {}))
             if write.is_suspect:
                 break
         if frames:
@@ -204,9 +219,13 @@ class WriteQueue:
             for number in frame["numbers"]:
                 self._batch[number].is_committing = True
             return
-        for answer in frame["answers"]:
-            self._take_answer(self._batch.pop(answer["number"]), answer)
-        if not self._batch:
+        answered = [(self._batch.pop(answer["number"]), answer) for answer in frame["answers"]]
+        for write, answer in reversed(answered):
+            if not (answer["kind"] == "unknown" and self._asks_again(write)):
+                self._take_answer(write, answer)
+        if any(answer["kind"] == "unknown" for _, answer in answered):
+            self.desk.kill()  # Why: it is about to end anyway; the next batch is for its successor.
+        elif not self._batch:
             self._end_batch()
 
     def _take_answer(self, write: Write, answer: dict[str, Any]) -> None:
@@ -216,6 +235,14 @@ class WriteQueue:
         elif not write.outcome.done():
             write.outcome.set_result({"version": answer["version"], "rows_changed": answer["rows_changed"]})
 
+    def _asks_again(self, write: Write) -> bool:
+        """Let the successor look up the key of a write in mid-commit: it answers, or applies it. Once only."""
+        if write.identity is None or write.may_be_applied or write.reason is not None:
+            return False
+        write.number, write.is_committing, write.may_be_applied = 0, False, True
+        self._waiting.appendleft(write)
+        return True
+
     def _end_batch(self) -> None:
         self._batch.clear()
         self.desk.waiting_for = None
@@ -223,9 +250,11 @@ class WriteQueue:
 
     def _on_death(self, gone: ChildGone) -> None:
         """Those that were committing are unknown; the others go on with the successor, in their order."""
-        left, carried_on = list(self._batch.values()), []
+        left = list(self._batch.values())
         was_killed_for = any(write.reason is not None for write in left)
-        for write in left:
+        for write in reversed(left):
+            if write.is_committing and self._asks_again(write):
+                continue
             if write.is_committing:
                 write.settle(OutcomeUnknown("The writer died while it committed.", status=gone.status))
             elif write.reason is not None:
@@ -236,10 +265,8 @@ class WriteQueue:
             else:
                 # Why: if one of them has killed the writer, it must not take the others along again.
                 write.number, write.is_suspect = 0, not (gone.unread or was_killed_for)
-                carried_on.append(write)
-        self._waiting.extendleft(reversed(carried_on))
-        if left:
-            self._end_batch()
+                self._waiting.appendleft(write)
+        self._end_batch()
 
 
 def _verdict(write: Write, op: str, cause: PondkeeperError) -> PondkeeperError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pondkeeper.engine import idempotency
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import Judge, Transaction, checkpoint
@@ -18,7 +19,8 @@ class Session:
         self.recovered = left_behind or not Path(config.path).exists()
         self._connection = open_database(config)
         self._cursor = self._connection.cursor()
-        self.judge = Judge(self._connection.cursor())
+        self._own = self._connection.cursor()
+        self.judge = Judge(self._own)
         self._lock = HeldLock(config.path)
         self._path = config.path
         self._identity = _identity(config.path)
@@ -41,6 +43,14 @@ class Session:
         self._cursor = self._connection.cursor()
         return Transaction(self._cursor, self.judge, self._lock)
 
+    def outcomes(self, keys: list[str]) -> dict[str, idempotency.Record]:
+        """What became of the writes with these keys, as far as they are committed."""
+        return idempotency.known(self._own, keys)
+
+    def prune_outcomes(self, keep_s: float) -> int:
+        """Forget some of the outcomes that are older than `keep_s`; how many."""
+        return idempotency.prune(self._own, keep_s)
+
     def checkpoint(self) -> None:
         """Fold the WAL into the file; commits may go on meanwhile. Raises CheckpointPostponed or PondkeeperError."""
         checkpoint(self._connection)
@@ -48,6 +58,7 @@ class Session:
     def close(self) -> None:
         """Close the file, without a checkpoint."""
         self._cursor.close()
+        self._own.close()
         self._connection.close()
 
 

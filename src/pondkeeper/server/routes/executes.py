@@ -10,17 +10,18 @@ from starlette.types import Receive, Scope, Send
 
 from pondkeeper.access.authorize import Action
 from pondkeeper.databases.requests import WriteOutcome, WriteRequest
-from pondkeeper.errors import OutcomeUnknown, PondkeeperError
+from pondkeeper.errors import InvalidRequest, OutcomeUnknown, PondkeeperError
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import Decoder, ExecuteBody, tightest
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives, takes
-from pondkeeper.server.scopes import caller_of, client_of
+from pondkeeper.server.scopes import caller_of, client_of, header
 from pondkeeper.server.shapes import WriteAnswer
 
 if TYPE_CHECKING:
     from pondkeeper.databases.database import Database
 
+MAX_KEY_CHARS = 255
 _decoder = Decoder(ExecuteBody)
 
 
@@ -42,6 +43,7 @@ class ExecuteHandler:
             timeout_s=tightest(body.limits.timeout_s if body.limits else None, self._timeout_s),
             key_id=caller_of(scope).id,
             client=client_of(scope),
+            idempotency_key=idempotency_key(scope),
         )
         outcome = await self._counted(database, request)
         rows_changed = outcome.rows_changed if body.statements is not None else outcome.rows_changed[0]
@@ -74,12 +76,23 @@ class ExecuteHandler:
             task.exception()  # Why: else asyncio complains when nobody is left to be told
 
 
+def idempotency_key(scope: Scope) -> str | None:
+    """The Idempotency-Key of the request. Raises InvalidRequest."""
+    value = header(scope, b"idempotency-key")
+    if value is None:
+        return None
+    key = value.decode("latin-1").strip()
+    if not (0 < len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise InvalidRequest(f"Idempotency-Key is 1 to {MAX_KEY_CHARS} printable ASCII characters.")
+    return key
+
+
 def make_router(handler: ExecuteHandler) -> APIRouter:
     """The routes of writes."""
     router = APIRouter(tags=["writes"])
     documented: dict[str, Any] = {
         "response_model": None,
-        "openapi_extra": takes(ExecuteBody, **_EXAMPLES),
+        "openapi_extra": takes(ExecuteBody, **_EXAMPLES) | {"parameters": [_KEY_PARAMETER]},
         "responses": gives(WriteAnswer, "It is committed and on disk.", example=_ANSWER_EXAMPLE),
     }
 
@@ -94,6 +107,13 @@ def make_router(handler: ExecuteHandler) -> APIRouter:
     return router
 
 
+_KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A name for this write: sent again with the same key and body, it gets the first outcome.",
+    "schema": {"type": "string", "maxLength": MAX_KEY_CHARS},
+}
 _EXAMPLES = {
     "one statement": {"sql": "INSERT INTO notes VALUES (?, ?)", "parameters": [1, "checked"]},
     "an atomic list": {
