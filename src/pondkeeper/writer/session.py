@@ -52,7 +52,7 @@ class Session:
         return idempotency.prune(self._own, keep_s)
 
     def checkpoint(self) -> None:
-        """Fold the WAL into the file; commits may go on meanwhile. Raises CheckpointPostponed or PondkeeperError."""
+        """Fold the WAL into the file; whoever writes meanwhile waits in the engine. Raises CheckpointPostponed or PondkeeperError."""
         checkpoint(self._connection)
 
     def close(self) -> None:
