@@ -1,23 +1,24 @@
-"""A client as lean as Python allows: one kept-alive socket, bodies received in place, Arrow read without a copy.
+"""A client as lean as Python allows: one kept-alive socket, and bodies received where they are to stay.
 
-The benchmarks use it beside `pondkeeper.client` so that a figure shows the keeper and not an HTTP library. A large body
-goes by `recvmsg_into` straight to its final place in one lazily filled anonymous mapping, with the few bytes of each
-chunk's frame into a scratch buffer; pyarrow then reads the stream from the mapping.
+The benchmarks use it beside `pondkeeper.client` so that a figure shows the keeper and not an HTTP library. An Arrow answer
+is read message by message while it arrives: `recvmsg_into` puts the bytes into buffers of pyarrow's own pool, and the few
+bytes of each chunk's frame beside them; nothing is copied again.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-RESERVED_BYTES = 1 << 36
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 HEAD_LIMIT_BYTES = 64 * 1024
 FRAME_BYTES = 16
-MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+BLOCK_BYTES = 1024 * 1024
 ARROW = "application/vnd.apache.arrow.stream"
 
 
@@ -38,9 +39,87 @@ class LeanError(Exception):
 
 @dataclass(frozen=True)
 class Response:
+    """A response with its whole body."""
+
     status: int
     headers: dict[bytes, bytes]
-    body: memoryview
+    body: bytes
+
+
+class Body:
+    """The body of a response as it arrives, in chunks or counted."""
+
+    def __init__(self, connection: socket.socket, headers: dict[bytes, bytes], begun: bytes) -> None:
+        self._connection = connection
+        self._at_hand = bytearray(begun)
+        self._scratch = bytearray(FRAME_BYTES)
+        self._is_chunked = headers.get(b"transfer-encoding", b"").lower() == b"chunked"
+        self._left = 0 if self._is_chunked else int(headers.get(b"content-length", b"0"))
+        self._ended = False
+        self._follows_chunk = False
+        self.closed = False
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill the target; less than all of it is the end of the body."""
+        filled = 0
+        while filled < len(target) and self._has_more():
+            wanted = min(self._left, len(target) - filled)
+            got = self._take(target[filled : filled + wanted])
+            self._left -= got
+            filled += got
+        return filled
+
+    def read(self, size: int = -1) -> Any:
+        """What pyarrow asks a file for: a buffer of its pool. Without a size the whole rest, as bytes."""
+        if size < 0:
+            return self.rest()
+        from pyarrow import allocate_buffer
+
+        buffer = allocate_buffer(size)
+        got = self.readinto(memoryview(buffer).cast("B"))
+        return buffer if got == size else buffer.slice(0, got)
+
+    def rest(self) -> bytes:
+        """All that is left."""
+        blocks: list[bytes] = []
+        block = bytearray(min(max(self._left, FRAME_BYTES), BLOCK_BYTES))
+        while got := self.readinto(memoryview(block)):
+            blocks.append(bytes(memoryview(block)[:got]))
+            block = block if len(block) == BLOCK_BYTES else bytearray(BLOCK_BYTES)
+        return b"".join(blocks)
+
+    def _has_more(self) -> bool:
+        """Whether bytes of the body are left; goes on to the next chunk."""
+        if self._left or self._ended or not self._is_chunked:
+            return self._left > 0
+        line = self._line() if not self._follows_chunk else self._line() or self._line()
+        self._follows_chunk = True
+        self._left = int(line.split(b";", 1)[0], 16)
+        if not self._left:
+            self._ended = True
+            self._line()
+        return self._left > 0
+
+    def _take(self, target: memoryview) -> int:
+        """Some bytes of the current chunk; a receive also asks for the frame behind it."""
+        if self._at_hand:
+            got = min(len(target), len(self._at_hand))
+            target[:got] = self._at_hand[:got]
+            del self._at_hand[:got]
+            return got
+        ask_for_frame = self._is_chunked and len(target) == self._left
+        got = _some(self._connection.recvmsg_into([target, self._scratch] if ask_for_frame else [target])[0])
+        self._at_hand += self._scratch[: max(0, got - len(target))]
+        return min(got, len(target))
+
+    def _line(self) -> bytes:
+        while (end := self._at_hand.find(b"\r\n")) < 0:
+            data = self._connection.recv(FRAME_BYTES)
+            _some(len(data))
+            self._at_hand += data
+        line = bytes(self._at_hand[:end])
+        del self._at_hand[: end + 2]
+        return line
 
 
 class LeanClient:
@@ -70,48 +149,62 @@ class LeanClient:
     def get(self, path: str) -> dict[str, Any]:
         return self._json("GET", path, None)
 
-    def arrow_bytes(self, sql: str, **fields: Any) -> memoryview:
-        """The Arrow IPC stream of a query's answer, in one buffer."""
+    def arrow(self, sql: str, **fields: Any) -> pa.Table:
+        """The answer of a query as an Arrow table."""
+        from pyarrow import ipc
+
         body = json.dumps({"sql": sql, **fields}).encode()
-        response = self.request("POST", self._base + "/query", body, accept=ARROW)
-        return self._checked(response).body
+        status, headers, stream = self._begin("POST", self._base + "/query", body, ARROW)
+        try:
+            if status >= 400:
+                raise LeanError(status, stream.rest())
+            with ipc.open_stream(stream) as reader:
+                table = reader.read_all()
+            stream.rest()
+        except BaseException:
+            self.close()
+            raise
+        self._end(headers)
+        return table
 
     def _json(self, method: str, path: str, fields: dict[str, Any] | None) -> dict[str, Any]:
         body = json.dumps(fields).encode() if fields is not None else None
         response = self._checked(self.request(method, path, body, accept="application/json"))
-        answer: dict[str, Any] = json.loads(bytes(response.body))
+        answer: dict[str, Any] = json.loads(response.body)
         return answer
 
     @staticmethod
     def _checked(response: Response) -> Response:
         if response.status >= 400:
-            raise LeanError(response.status, bytes(response.body))
+            raise LeanError(response.status, response.body)
         return response
 
     def request(self, method: str, path: str, body: bytes | None, accept: str = "*/*") -> Response:
-        """Send one request and receive the whole response; a connection that was dropped while idle is replaced."""
-        head = f"{method} {path} HTTP/1.1\r\nAccept: {accept}\r\n".encode() + self._common
-        if body is not None:
-            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        """Send one request and receive the whole response."""
         try:
-            return self._exchange(head + b"\r\n" + (body or b""))
+            status, headers, stream = self._begin(method, path, body, accept)
+            response = Response(status, headers, stream.rest())
         except BaseException:
             self.close()
             raise
+        self._end(headers)
+        return response
 
-    def _exchange(self, message: bytes) -> Response:
+    def _begin(self, method: str, path: str, body: bytes | None, accept: str) -> tuple[int, dict[bytes, bytes], Body]:
+        """Send a request and receive the head of its response."""
+        head = f"{method} {path} HTTP/1.1\r\nAccept: {accept}\r\n".encode() + self._common
+        if body is not None:
+            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
         if self._socket is None:
             self._socket = socket.create_connection(self._address, timeout=self._timeout_s)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.sendall(message)
+        self._socket.sendall(head + b"\r\n" + (body or b""))
         status, headers, rest = self._receive_head(self._socket)
-        if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
-            body = _receive_chunked(self._socket, rest)
-        else:
-            body = _receive_exactly(self._socket, rest, int(headers.get(b"content-length", b"0")))
+        return status, headers, Body(self._socket, headers, rest)
+
+    def _end(self, headers: dict[bytes, bytes]) -> None:
         if headers.get(b"connection", b"").lower() == b"close":
             self.close()
-        return Response(status, headers, body)
 
     def _receive_head(self, connection: socket.socket) -> tuple[int, dict[bytes, bytes], bytes]:
         filled, end = 0, -1
@@ -127,85 +220,7 @@ class LeanClient:
         return int(lines[0][9:12]), headers, bytes(self._scratch[end + 4 : filled])
 
 
-def _receive_exactly(connection: socket.socket, begun: bytes, length: int) -> memoryview:
-    if len(begun) >= length:
-        return memoryview(begun)[:length]
-    target = memoryview(bytearray(length) if length < 1 << 20 else _reserve(length))[:length]
-    target[: len(begun)] = begun
-    filled = len(begun)
-    while filled < length:
-        filled += _some(connection.recv_into(target[filled:]))
-    return target
-
-
-def _receive_chunked(connection: socket.socket, begun: bytes) -> memoryview:
-    """The joined chunks. Each receive asks for the rest of a chunk and, behind it, the frame of the next one."""
-    if (whole := _joined(begun)) is not None:
-        return memoryview(whole)
-    target = memoryview(_reserve(RESERVED_BYTES))
-    frame = bytearray(begun)
-    filled = 0
-    scratch = bytearray(FRAME_BYTES)
-    while (size := _chunk_size(connection, frame)) > 0:
-        at_hand = min(size, len(frame))
-        target[filled : filled + at_hand] = frame[:at_hand]
-        del frame[:at_hand]
-        end, filled = filled + size, filled + at_hand
-        while filled < end:
-            got = _some(connection.recvmsg_into([target[filled:end], scratch])[0])
-            body = min(got, end - filled)
-            filled += body
-            frame += scratch[: got - body]
-        _drop_line_end(connection, frame)
-    _drop_line_end(connection, frame)
-    return target[:filled]
-
-
-def _chunk_size(connection: socket.socket, frame: bytearray) -> int:
-    """Take the size line off the frame, receiving what is missing of it."""
-    while (end := frame.find(b"\r\n")) < 0:
-        frame += _received(connection, FRAME_BYTES)
-    size = int(frame[:end].split(b";", 1)[0], 16)
-    del frame[: end + 2]
-    return size
-
-
-def _drop_line_end(connection: socket.socket, frame: bytearray) -> None:
-    while len(frame) < 2:
-        frame += _received(connection, 2 - len(frame))
-    del frame[:2]
-
-
-def _joined(chunks: bytes) -> bytes | None:
-    """A small chunked body that came whole with its head; None when more of it has to be received."""
-    parts: list[bytes] = []
-    at = 0
-    while (end := chunks.find(b"\r\n", at)) >= 0:
-        size = int(chunks[at:end].split(b";", 1)[0], 16)
-        at = end + 4 + size
-        if at > len(chunks):
-            return None
-        if not size:
-            return b"".join(parts)
-        parts.append(chunks[end + 2 : end + 2 + size])
-    return None
-
-
-def _received(connection: socket.socket, limit: int) -> bytes:
-    data = connection.recv(limit)
-    _some(len(data))
-    return data
-
-
 def _some(got: int) -> int:
     if not got:
         raise ConnectionError("the server ended its answer before the end: the query failed, or was stopped")
     return got
-
-
-def _reserve(size_bytes: int) -> mmap.mmap:
-    """An anonymous mapping of which only what is written takes memory, in huge pages where the kernel has them."""
-    area = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        area.madvise(mmap.MADV_HUGEPAGE)
-    return area

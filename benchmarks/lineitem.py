@@ -53,18 +53,16 @@ def _timed(fetch: Callable[[], Any]) -> Fetched:
 
 @dataclass(frozen=True)
 class OverLean:
-    """Arrow over HTTP by the lean client, read in place."""
+    """Arrow over HTTP by the lean client."""
 
     url: str
     key: str
 
     def open(self) -> Callable[[], Fetched]:
-        from pyarrow import ipc, py_buffer
-
         from benchmarks.lean import LeanClient
 
         client = LeanClient(self.url, self.key)
-        return lambda: _timed(lambda: ipc.open_stream(py_buffer(client.arrow_bytes(SQL))).read_all())
+        return lambda: _timed(lambda: client.arrow(SQL))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import duckdb
-from pyarrow import Table, ipc, py_buffer
+from pyarrow import Table
 
 from benchmarks.extensions import load
 from benchmarks.keeper import RunningKeeper, keeping
@@ -65,7 +65,7 @@ def _measure(this: Run, keeper: RunningKeeper, local: duckdb.DuckDBPyConnection,
     for round_number in range(rounds + 1):
         for number, sql in texts.items():
             here, answer_here = _timed(lambda sql=sql: local.execute(sql).to_arrow_table())  # type: ignore[misc]
-            there, answer = _timed(lambda sql=sql: ipc.open_stream(py_buffer(client.arrow_bytes(sql))).read_all())  # type: ignore[misc]
+            there, answer = _timed(lambda sql=sql: client.arrow(sql))  # type: ignore[misc]
             if round_number == 0:
                 _check(number, answer, answer_here)
                 continue
