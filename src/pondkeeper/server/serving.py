@@ -21,6 +21,7 @@ from pondkeeper.databases.registry import Registry, database_files
 from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
+from pondkeeper.server.allocator import keep_freed_memory
 from pondkeeper.server.app import create_app
 from pondkeeper.server.http_server import HttpServer
 from pondkeeper.server.listening import listen_control, listen_tcp
@@ -43,6 +44,7 @@ def serve(path: Path, home: Home, settings: Settings) -> int:
     """Keep the database at `path` (or those in the folder) until SIGTERM or SIGINT. Raises PondkeeperError at the start."""
     narration = narrate(settings.log)
     slices.ask_for(os.getpid(), slices.SHORT_S)  # Why here: the children inherit it.
+    keep_freed_memory()
     try:
         uvloop.run(Keeper(path, home, settings).run())
     finally:
