@@ -17,6 +17,7 @@ SCHEMA = [
     "CREATE TABLE log (client INTEGER, seq INTEGER, half INTEGER, v BIGINT)",
     "CREATE INDEX log_v ON log (v)",
     "CREATE TABLE balance (client INTEGER PRIMARY KEY, n BIGINT)",
+    "CREATE TABLE single (client INTEGER, seq INTEGER, PRIMARY KEY (client, seq))",
 ]
 PER_CLIENT = 1_000_000
 
@@ -32,15 +33,20 @@ class Told:
 
 
 class Load:
-    """Several clients that write transactions of three statements until told to stop; all survive any death of anybody."""
+    """Several clients that write until told to stop, and survive any death of anybody.
 
-    def __init__(self, keeper: KeeperProcess, clients: int) -> None:
-        self.told = [Told() for _ in range(clients)]
+    The first `clients` of them write transactions of three statements, the `singles` after them one row each, which
+    the writer joins into common transactions and statements.
+    """
+
+    def __init__(self, keeper: KeeperProcess, clients: int, singles: int = 0) -> None:
+        self.clients = clients
+        self.told = [Told() for _ in range(clients + singles)]
         self.versions: list[tuple[float, int]] = []
         self.stale: list[str] = []
         self._keeper = keeper
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(clients)]
+        self._threads = [threading.Thread(target=self._write, args=(number,)) for number in range(len(self.told))]
         self._threads.append(threading.Thread(target=self._read))
 
     def prepare(self) -> None:
@@ -83,7 +89,7 @@ class Load:
             try:
                 with self._keeper_client() as client:
                     while not self._stop.is_set():
-                        self._transaction(client, number, seq, told)
+                        self._apply(client, number, seq, told)
                         seq += 1
             except OutcomeUnknown as error:
                 told.unknown.add(seq)
@@ -98,7 +104,14 @@ class Load:
 
         return Client(self._keeper.url, self._keeper.key, retry_for_s=0.0, timeout_s=30.0)
 
-    def _transaction(self, client: Any, number: int, seq: int, told: Told) -> None:
+    def _apply(self, client: Any, number: int, seq: int, told: Told) -> None:
+        write = self._transaction if number < self.clients else self._single
+        told.committed[seq] = write(client, number, seq)
+
+    def _single(self, client: Any, number: int, seq: int) -> int:
+        return int(client.execute("INSERT INTO single VALUES (?, ?)", [number, seq], timeout_s=10).version)
+
+    def _transaction(self, client: Any, number: int, seq: int) -> int:
         row = "INSERT INTO log VALUES (?, ?, ?, ?)"
         outcome = client.execute(
             [
@@ -108,7 +121,7 @@ class Load:
             ],
             timeout_s=10,
         )
-        told.committed[seq] = outcome.version
+        return int(outcome.version)
 
     def _read(self) -> None:
         """Read one's writes: an answer for `at_least` the version of a commit has that commit; versions only grow."""
@@ -122,10 +135,13 @@ class Load:
             except PondkeeperError:
                 time.sleep(0.02)
 
+    def _table(self, number: int) -> str:
+        return "log" if number < self.clients else "single"
+
     def _read_own(self, client: Any, number: int, seq: int, version: int) -> None:
-        sql = "SELECT count(*) FROM log WHERE client = ? AND seq = ?"
+        sql = f"SELECT count(*) FROM {self._table(number)} WHERE client = ? AND seq = ?"
         answer = client.query(sql, [number, seq], at_least=version, timeout_s=15)
-        if seq and answer.scalar() != 2:
+        if seq and answer.scalar() != (2 if number < self.clients else 1):
             self.stale.append(f"client {number} seq {seq} answered {version}: {answer.scalar()} rows in {answer.version}")
         if answer.version < version:
             self.stale.append(f"asked for {version}, answered from {answer.version}")
@@ -139,7 +155,7 @@ def check(file: Path, load: Load) -> None:
     """
     with duckdb.connect(str(file)) as database:
         for number, told in enumerate(load.told):
-            _check_client(database, number, told)
+            (_check_client if number < load.clients else _check_single)(database, number, told)
         _check_indexes(database)
     grown = [version for _, version in load.versions]
     assert grown == sorted(grown), "a reader was sent back in time"
@@ -158,6 +174,15 @@ def _check_client(database: duckdb.DuckDBPyConnection, number: int, told: Told) 
     assert order == sorted(order), "applied out of order"
     [(balance,)] = database.execute("SELECT n FROM balance WHERE client = ?", [number]).fetchall()
     assert balance == len(found)
+
+
+def _check_single(database: duckdb.DuckDBPyConnection, number: int, told: Told) -> None:
+    rows = database.execute("SELECT seq FROM single WHERE client = ? ORDER BY rowid", [number]).fetchall()
+    found = [seq for (seq,) in rows]
+    assert found == sorted(set(found)), "applied twice or out of order"
+    assert not set(told.committed) - set(found), f"acknowledged and lost: {sorted(set(told.committed) - set(found))[:10]}"
+    extra = set(found) - set(told.committed) - told.unknown
+    assert not extra, f"refused and there: {sorted(extra)[:10]}"
 
 
 def _check_indexes(database: duckdb.DuckDBPyConnection) -> None:

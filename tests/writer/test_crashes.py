@@ -41,12 +41,12 @@ def template_of(keeper: KeeperProcess) -> list[int]:
 def test_killed_writer_loses_nothing(start_keeper: StartKeeper) -> None:
     """The writer dies again and again under load: each acknowledged commit is there once, each refused one is not."""
     keeper = start_keeper()
-    load = Load(keeper, CLIENTS)
+    load = Load(keeper, CLIENTS, singles=6)
     load.prepare()
     killed = 0
     with load:
         for _ in range(ROUNDS):
-            load.wait_commits(random.randint(3, 40))
+            load.wait_commits(random.randint(3, 80))
             time.sleep(random.uniform(0, 0.02))
             killed += kill(keeper.children("writer"))
         load.wait_commits(30)
@@ -62,11 +62,11 @@ def test_killed_writer_loses_nothing(start_keeper: StartKeeper) -> None:
 def test_killed_keeper_copier_and_template_lose_nothing(start_keeper: StartKeeper) -> None:
     """kill -9 of the copier, the template and the keeper itself, with a restart: as with the writer; versions only grow."""
     keeper = start_keeper()
-    load = Load(keeper, CLIENTS)
+    load = Load(keeper, CLIENTS, singles=6)
     load.prepare()
     with load:
         for number in range(ROUNDS):
-            load.wait_commits(random.randint(3, 30))
+            load.wait_commits(random.randint(3, 60))
             victim = ("copier", "keeper", "template")[number % 3]
             if victim == "keeper":
                 keeper.kill9()
