@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.clients import Clients, LeanGet, LeanQuery, Sample, latencies_ms
-from benchmarks.keeper import RunningKeeper, keeping
+from benchmarks.keeper import RunningKeeper, environment, keeping
 from benchmarks.report import Figure, at_most, percentile
 from benchmarks.running import Run, run
 from benchmarks.warehouse import workplace
@@ -86,6 +86,7 @@ def _dbt_runs(this: Run, keeper: RunningKeeper, file: Path) -> Iterator[list[int
                 ended = subprocess.run(
                     [*own, *_dbt_command(project)],
                     cwd=file.parent,
+                    env=environment({}),
                     stdout=log,
                     stderr=log,
                     start_new_session=True,

@@ -45,9 +45,12 @@ class RunningKeeper:
         return self.home / "databases" / self.name / "published" / f"{self.name}.duckdb"
 
 
-def _environment(settings: dict[str, str]) -> dict[str, str]:
+def environment(settings: dict[str, str]) -> dict[str, str]:
+    """Our environment with these settings in it, for a program that starts in another folder."""
     named = {f"PONDKEEPER_{name.replace('.', '_').upper()}": value for name, value in settings.items()}
-    return {**os.environ, "NO_COLOR": "1", **named}
+    # Why: there a relative entry would name nothing.
+    search = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return {**os.environ, "NO_COLOR": "1", "PYTHONPATH": os.pathsep.join(search), **named}
 
 
 @contextmanager
@@ -57,13 +60,13 @@ def keeping(file: Path, **settings: str) -> Iterator[RunningKeeper]:
     log = file.parent / "keeper.log"
     port = free_port()
     command = [sys.executable, "-m", "pondkeeper.cli.main", "serve", str(file), "--port", str(port)]
-    environment = _environment({name.replace("__", "."): value for name, value in settings.items()})
+    variables = environment({name.replace("__", "."): value for name, value in settings.items()})
     with log.open("wb") as output:
         # Why a session: as under a service manager, the kernel's scheduler then does not count our clients to the keeper.
         process = subprocess.Popen(
             command,
             cwd=file.parent,
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,8 +1,8 @@
 """Runaway queries: when the CPU is given back after the deadline, and what other clients notice meanwhile.
 
 Each runaway is sent with a deadline of one second. The CPU time of the keeper and all its descendants is read from
-/proc/<pid>/stat every few milliseconds; it is given back at the last look at which they still used more than a tenth of
-a core over the following 200 ms. Then four clients ask small queries: first on a quiet keeper, then with runaways sent
+/proc/<pid>/stat every few milliseconds; it is given back at the last look at which they had used more than a tenth of a
+core over the 200 ms before, and were still using it. Then four clients ask small queries: first on a quiet keeper, then with runaways sent
 one after the other beside them.
 """
 
@@ -83,7 +83,7 @@ def _let_run(keeper: RunningKeeper, sql: str) -> Ended:
     outcome, answered = ended[0]
     deadline = sent + DEADLINE_S
     used = cpu_used_s(looks[0].stats, _last_before(looks, deadline).stats) / DEADLINE_S
-    return Ended(outcome, answered - deadline, _free_at(looks) - deadline, used)
+    return Ended(outcome, answered - deadline, free_at(looks) - deadline, used)
 
 
 def _send(keeper: RunningKeeper, sql: str) -> str:
@@ -101,16 +101,21 @@ def _last_before(looks: Sequence[Look], moment: float) -> Look:
     return max((look for look in looks if look.at <= moment), key=lambda look: look.at)
 
 
-def _free_at(looks: Sequence[Look]) -> float:
-    """The end of the last moment at which the tree was busy; the first look when it never was."""
+def free_at(looks: Sequence[Look]) -> float:
+    """The last moment at which the tree was seen busy; the first look when it never was.
+
+    Why the window lies before each look: what a process used is gone from the tree when it dies, and the last look
+    before its death must still count as busy.
+    """
     busy_until = looks[0].at
-    later = 0
-    for now, look in enumerate(looks):
-        while later < len(looks) - 1 and looks[later].at < look.at + WINDOW_S:
-            later += 1
-        elapsed = looks[later].at - look.at
-        if elapsed >= WINDOW_S and cpu_used_s(look.stats, looks[later].stats) > BUSY_CORES * elapsed:
-            busy_until = looks[min(now + 1, len(looks) - 1)].at
+    earlier = 0
+    for now in range(1, len(looks)):
+        while looks[now].at - looks[earlier + 1].at >= WINDOW_S:
+            earlier += 1
+        used = cpu_used_s(looks[earlier].stats, looks[now].stats)
+        has_ticked = cpu_used_s(looks[now - 1].stats, looks[now].stats) > 0
+        if has_ticked and used > BUSY_CORES * (looks[now].at - looks[earlier].at):
+            busy_until = looks[now].at
     return busy_until
 
 
