@@ -53,12 +53,14 @@ def ask(client: Client, sql: str, **options: Any) -> Asked:
 class SlowClient:
     """A client that takes its answer when it is told to, and leaves when it is told to."""
 
-    def __init__(self, keeper: KeeperProcess, sql: str, timeout_s: float, accept: str = "application/x-ndjson") -> None:
+    def __init__(
+        self, keeper: KeeperProcess, sql: str, timeout_s: float, accept: str = "application/x-ndjson", path: str = "/v1/query"
+    ) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", keeper.port, timeout=60)
         self._response: http.client.HTTPResponse | None = None
         body = json.dumps({"sql": sql, "limits": {"timeout_s": timeout_s}})
         headers = {"Authorization": f"Bearer {keeper.key}", "Accept": accept, "Content-Type": "application/json"}
-        self._connection.request("POST", "/v1/query", body, headers)
+        self._connection.request("POST", path, body, headers)
 
     @property
     def response(self) -> http.client.HTTPResponse:

@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     metavar="KEY",
     help="A name for this write: sent again with the same key, it is applied once and gets the first outcome.",
 )
+@click.option(
+    "--priority",
+    type=click.Choice(("interactive", "normal", "background")),
+    help="How soon it wants its turn among the writes that wait; interactive by default.",
+)
 @json_option
 @target_options
 def command(
@@ -56,6 +61,7 @@ def command(
     database: str | None,
     timeout_s: float | None,
     idempotency_key: str | None,
+    priority: str | None,
     as_json: bool,
     target: Target,
 ) -> None:
@@ -69,7 +75,11 @@ def command(
         raise click.UsageError("Parameters belong to one statement: give one, or send the list over the API.")
     with target.client(database=database) as client, Progress("Waiting for the commit"):
         outcome = client.execute(
-            listed[0] if len(listed) == 1 else listed, values, timeout_s=timeout_s, idempotency_key=idempotency_key
+            listed[0] if len(listed) == 1 else listed,
+            values,
+            timeout_s=timeout_s,
+            idempotency_key=idempotency_key,
+            priority=priority,
         )
     _report(outcome, as_json)
 

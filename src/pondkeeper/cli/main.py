@@ -24,6 +24,7 @@ MODULES: Final = {
         "run",
         "status",
         "queries",
+        "queue",
         "cancel",
         "snapshot",
         "key",

@@ -126,6 +126,7 @@ class Client:
         database: str | None = None,
         timeout_s: float | None = None,
         idempotency_key: str | None = None,
+        priority: str | None = None,
     ) -> Outcome:
         """Carry out one writing statement, or a list of them (each a text, or text and parameters): all or none.
 
@@ -135,6 +136,8 @@ class Client:
         body = _execute_body(statements, parameters)
         if timeout_s is not None:
             body["limits"] = {"timeout_s": timeout_s}
+        if priority is not None:
+            body["priority"] = priority
         return Outcome.from_wire(self._transport.write(self._path(database, "execute"), body, idempotency_key))
 
     # Looking and steering
@@ -149,6 +152,11 @@ class Client:
     def databases(self) -> list[dict[str, Any]]:
         """The state of every database that this key may see."""
         return list(self._transport.call("GET", "/v1/databases")["databases"])
+
+    def queue(self, database: str | None = None) -> dict[str, Any]:
+        """Who has the database, and who waits to write to it, in order."""
+        name = database or self._database or self.status()["name"]
+        return dict(self._transport.call("GET", f"/v1/databases/{quote(name, safe='')}/queue"))
 
     def queries(self) -> list[dict[str, Any]]:
         """The queries that run now."""

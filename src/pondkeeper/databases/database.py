@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.databases.describing import Counters, Published, describe
+from pondkeeper.databases.describing import Counters, Published, describe, describe_line
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
@@ -34,7 +34,9 @@ from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import Publishing, WriterDesk, WriterLimits
-from pondkeeper.writer.queue import Identity, WriteQueue
+from pondkeeper.writer.order import Priority
+from pondkeeper.writer.queue import WriteQueue
+from pondkeeper.writer.write import Demand, Identity
 
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
@@ -228,7 +230,7 @@ class Database:
         write_id = self._running.new_id()
         self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
-            answer = await self.queue.execute(write_id, request.statements, request.timeout_s, _identity(request))
+            answer = await self.queue.execute(_demand(write_id, request))
         finally:
             self._running.remove(write_id)
         self.counters.commits += 1
@@ -337,14 +339,33 @@ class Database:
         """Everything about the database, from memory: it never waits, and is at most one look old."""
         published = Published(self.newest, time.monotonic() - self._published_at, self.counters)
         desk = self._queue.desk if self._queue is not None else None
-        depth = self._queue.depth if self._queue is not None else 0
-        return describe(self.name, published, self._sight, desk, depth, self.problem())
+        line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
+        return describe(self.name, published, self._sight, desk, line, self.problem())
+
+    def waiting_line(self) -> dict[str, Any]:
+        """Who has the database, and all that wait for it in order: writes here, programs by their number."""
+        status = self.status()
+        return {
+            "database": self.name,
+            "holder": status["lease"]["holder"],
+            "foreign": status["foreign"],
+            "programs_waiting": status["lease"]["waiting"],
+            "waiting_for": status["writer"]["waiting_for"],
+            "writes": self._queue.describe() if self._queue is not None else [],
+        }
 
 
-def _identity(request: WriteRequest) -> Identity | None:
-    if request.idempotency_key is None:
-        return None
-    return Identity(request.idempotency_key, request.digest())
+def _demand(write_id: str, request: WriteRequest) -> Demand:
+    key = request.idempotency_key
+    return Demand(
+        write_id,
+        request.statements,
+        request.timeout_s,
+        Identity(key, request.digest()) if key is not None else None,
+        Priority(request.priority),
+        request.key_id,
+        request.client,
+    )
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:

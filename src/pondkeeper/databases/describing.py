@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pondkeeper.databases.requests import SnapshotInfo
 from pondkeeper.databases.watching import Sight
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.writer.desk import WriterDesk
+from pondkeeper.writer.queue import WriteQueue
 
 _SHOWN = ("version", "created_at", "size_bytes", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
 
@@ -43,7 +45,7 @@ def describe(
     published: Published,
     sight: Sight,
     desk: WriterDesk | None,
-    depth: int,
+    line: dict[str, Any],
     problem: PondkeeperError | None,
 ) -> dict[str, Any]:
     """The status of a database as `GET /v1/databases/{name}` answers it."""
@@ -61,9 +63,20 @@ def describe(
             "pid": desk.pid if desk else None,
             "waiting_for": desk.waiting_for if desk else None,
         },
-        "queue": {"depth": depth},
+        "queue": line,
         "problem": problem.to_wire() if problem else None,
         "counters": asdict(published.counters),
+    }
+
+
+def describe_line(queue: WriteQueue) -> dict[str, Any]:
+    """The queue in numbers. Times are sums since the keeper started, but for `oldest_s`."""
+    return {
+        "depth": queue.depth,
+        "oldest_s": round(queue.oldest_s, 3),
+        "turns": queue.turns,
+        "waited_s": round(queue.waited_s, 3),
+        "held_s": round(queue.desk.held_s, 3),
     }
 
 
@@ -74,4 +87,5 @@ def _snapshot(newest: SnapshotInfo, age_s: float) -> dict[str, Any]:
 def _own_lease(desk: WriterDesk | None) -> dict[str, Any] | None:
     if desk is None or not desk.is_open:
         return None
-    return {"who": "keeper", "why": "writes through the queue", "pid": desk.pid}
+    since = datetime.fromtimestamp(desk.opened_at, UTC).isoformat(timespec="milliseconds")
+    return {"who": "keeper", "why": "writes through the queue", "pid": desk.pid, "since": since}

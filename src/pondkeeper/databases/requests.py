@@ -35,6 +35,7 @@ class WriteRequest:
     key_id: str | None = None
     client: str | None = None
     idempotency_key: str | None = None
+    priority: str = "interactive"
 
     def digest(self) -> str:
         """What tells this write from another one with the same idempotency key."""

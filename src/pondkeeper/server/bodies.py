@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -71,6 +71,10 @@ class ExecuteBody(Struct, forbid_unknown_fields=True, frozen=True):
     parameters: Parameters = None
     statements: Annotated[list[Statement], Meta(min_length=1, max_length=MAX_STATEMENTS)] | None = None
     limits: WriteLimits | None = None
+    priority: Annotated[
+        Literal["interactive", "normal", "background"],
+        Meta(description="Whose turn it is sooner; each gets its share of the turns, so that none waits for ever."),
+    ] = "interactive"
 
     def in_order(self) -> list[tuple[str, list[Any] | dict[str, Any] | None]]:
         """The statements with their parameters. Raises InvalidRequest unless there is one `sql` or one list."""

@@ -26,6 +26,8 @@ _ANSWERS: Final = (
     shapes.Cancelled,
     shapes.DatabaseList,
     shapes.DatabaseState,
+    shapes.WaitingLine,
+    shapes.WaitingWrite,
     shapes.SnapshotList,
     shapes.SnapshotEntry,
     shapes.SnapshotTaken,

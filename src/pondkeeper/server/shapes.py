@@ -96,6 +96,32 @@ class DatabaseList(Struct):
     databases: list[DatabaseState]
 
 
+class WaitingWrite(Struct):
+    """A write in the queue. What it says and whose it is: only to its own key and to administrators."""
+
+    id: Annotated[str, Meta(description="DELETE /v1/queries/{id} cancels it.")]
+    kind: str
+    priority: Annotated[str, Meta(description="interactive, normal or background")]
+    state: Annotated[str, Meta(description="waiting, running or committing")]
+    age_ms: float
+    statements: Annotated[int, Meta(description="How many it has.")]
+    sql: Annotated[str | None, Meta(description="The beginning of the first one.")]
+    idempotency_key: str | None
+    key_id: str | None
+    client: str | None
+
+
+class WaitingLine(Struct):
+    """Who has a database, and who waits to write to it, in order."""
+
+    database: str
+    holder: Annotated[dict[str, Any] | None, Meta(description="Who has the lease: who, why, since, pid.")]
+    foreign: Annotated[list[dict[str, Any]], Meta(description="Programs that have the file open without the lease.")]
+    programs_waiting: Annotated[int, Meta(description="Programs that wait for the lease.")]
+    waiting_for: Annotated[dict[str, Any] | None, Meta(description="Whom the keeper's writer waits for.")]
+    writes: list[WaitingWrite]
+
+
 class SnapshotEntry(Struct):
     """A snapshot on disk."""
 

@@ -85,6 +85,8 @@ class WriterDesk:
         self._stopping = False
         self.next_version = next_version
         self.is_open = False
+        self.opened_at = 0.0
+        self.held_s = 0.0
         self.waiting_for: dict[str, Any] | None = None
         self.publish_error: PondkeeperError | None = None
         self.closed_state = known_state
@@ -202,11 +204,14 @@ class WriterDesk:
 
     def _on_opened(self, frame: dict[str, Any]) -> None:
         self.is_open, self.waiting_for = True, None
+        self.opened_at = time.time()
         self.others_changed_it = self.others_changed_it or frame["changed"]
         self._config["may_make"] = False  # Why: a file that is gone later was lost; no successor makes an empty one.
         self._closed.clear()
 
     def _on_closed(self, frame: dict[str, Any]) -> None:
+        if self.is_open:
+            self.held_s += time.time() - self.opened_at
         self.is_open, self.waiting_for = False, None
         self.closed_state = frame["state"]
         self._closed.set()

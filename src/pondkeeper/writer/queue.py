@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -24,6 +22,8 @@ from pondkeeper.errors import (
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
+from pondkeeper.writer.order import Order
+from pondkeeper.writer.write import Demand, Write
 
 COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
@@ -32,57 +32,21 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Identity:
-    """By what a repeated write is known: the key that its client chose, and a digest of its statements."""
-
-    key: str
-    digest: str
-
-
-@dataclass(eq=False)
-class Write:
-    """One atomic list of statements in the queue; `outcome` is what became of it. Number 0: no writer has it."""
-
-    write_id: str
-    statements: list[tuple[str, Any]]
-    timeout_s: float
-    deadline: float
-    outcome: asyncio.Future[dict[str, Any]]
-    identity: Identity | None = None
-    number: int = 0
-    is_committing: bool = False
-    is_suspect: bool = False
-    may_be_applied: bool = False
-    reason: PondkeeperError | None = None
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
-
-    @cached_property
-    def size_bytes(self) -> int:
-        """About how long its frame will be."""
-        return sum(len(sql) + len(repr(parameters)) for sql, parameters in self.statements)
-
-    def settle(self, error: PondkeeperError) -> None:
-        """It ended with this error, unless its outcome is known already."""
-        if self.may_be_applied and not isinstance(error, OutcomeUnknown):
-            error = OutcomeUnknown(f"The commit failed in mid-air, and then: {error.message}", cause=error.code)
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-
-
 class WriteQueue:
     """Requests for one database, first come first served, handed in batches to the writer at the desk."""
 
     def __init__(self, desk: WriterDesk, limits: WriterLimits) -> None:
         self.desk = desk
         self._limits = limits
-        self._waiting: deque[Write] = deque()
+        self._waiting = Order()
         self._batch: dict[int, Write] = {}
         self._wake = asyncio.Event()
         self._batch_over = asyncio.Event()
         self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
+        self.turns = 0
+        self.waited_s = 0.0
         desk.on_request, desk.on_death = self._on_frame, self._on_death
 
     def start(self) -> None:
@@ -95,7 +59,7 @@ class WriteQueue:
         while self.depth and time.monotonic() < deadline:  # noqa: ASYNC110  Why: once per life; an event would need care in four places
             await asyncio.sleep(0.02)
         while self._waiting:
-            self._waiting.popleft().settle(KeeperStopping())
+            self._waiting.pop().settle(KeeperStopping())
         for write in list(self._batch.values()):
             self.stop_write(write, KeeperStopping())
         await self.desk.stop(max(LEAST_CLOSING_S, deadline - time.monotonic()))
@@ -106,11 +70,23 @@ class WriteQueue:
         """How many requests wait or run."""
         return len(self._waiting) + len(self._batch)
 
+    def describe(self) -> list[dict[str, Any]]:
+        """The visible order: what the writer has, then what waits, as it would have its turns."""
+        return [write.describe() for write in [*self._batch.values(), *self._waiting]]
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the longest-waiting request has been here."""
+        return max((write.age_s for write in [*self._batch.values(), *self._waiting]), default=0.0)
+
+    def _note_turn(self, write: Write) -> None:
+        if not write.is_suspect:
+            self.turns += 1
+            self.waited_s += write.age_s
+
     # Requests
 
-    async def execute(
-        self, write_id: str, statements: list[tuple[str, Any]], timeout_s: float, identity: Identity | None = None
-    ) -> dict[str, Any]:
+    async def execute(self, demand: Demand) -> dict[str, Any]:
         """Wait for the turn, apply, commit: `{"version", "rows_changed"}`.
 
         Raises PondkeeperError: nothing was applied; or OutcomeUnknown.
@@ -120,7 +96,8 @@ class WriteQueue:
         if self.depth >= self._limits.max_waiting:
             raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
         loop = asyncio.get_running_loop()
-        write = Write(write_id, statements, timeout_s, loop.time() + timeout_s, loop.create_future(), identity)
+        timeout_s = demand.timeout_s
+        write = Write(demand, loop.time() + timeout_s, loop.create_future())
         timed_out = WriteTimedOut(f"The write did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
         # Why later than the deadline: the writer keeps it too while it waits, and knows for whom it waited in vain.
         write.timers.append(loop.call_at(write.deadline + self._limits.kill_after_s, self.stop_write, write, timed_out))
@@ -140,7 +117,7 @@ class WriteQueue:
     def cancel(self, write_id: str, reason: PondkeeperError) -> None:
         """Stop the write of that id, waiting or running; one that is committing is past that."""
         for write in [*self._waiting, *self._batch.values()]:
-            if write.write_id == write_id:
+            if write.demand.write_id == write_id:
                 self.stop_write(write, reason)
 
     def stop_write(self, write: Write, reason: PondkeeperError) -> None:
@@ -150,8 +127,9 @@ class WriteQueue:
             self.desk.interrupt(write.number)
             self._kill_later(write, write.number, self._limits.kill_after_s)
         elif write in self._waiting:
+            before = self._waiting.before(write) + len(self._batch)
             self._waiting.remove(write)
-            write.settle(self._busy_or(write, reason))
+            write.settle(self._busy_or(write, reason, before))
 
     def _kill_later(self, write: Write, number: int, after_s: float) -> None:
         def kill() -> None:
@@ -164,12 +142,18 @@ class WriteQueue:
 
         write.timers.append(asyncio.get_running_loop().call_later(after_s, kill))
 
-    def _busy_or(self, write: Write, reason: PondkeeperError) -> PondkeeperError:
-        """For a write that was out of time before it had its turn: who held the database meanwhile."""
-        waiting_for = self.desk.waiting_for
-        if waiting_for is None or not isinstance(reason, WriteTimedOut):
+    def _busy_or(self, write: Write, reason: PondkeeperError, before: int = 0) -> PondkeeperError:
+        """For a write that was out of time before it had its turn: who had the database meanwhile, and who was before it."""
+        if not isinstance(reason, WriteTimedOut):
             return reason
-        return DatabaseBusy(f"The write waited {write.timeout_s:g} s in vain for {named(waiting_for)}.", **waiting_for)
+        waited, line = f"The write waited {write.demand.timeout_s:g} s in vain", f"{before} writes were before it"
+        waiting_for = self.desk.waiting_for
+        if waiting_for is not None:
+            details = {**waiting_for, "writes_before": before}
+            return DatabaseBusy(f"{waited} for {named(waiting_for)}; {line}.", **details)
+        if not write.number and before:
+            return WriteTimedOut(f"{waited} for its turn: {line}.", timeout_s=write.demand.timeout_s, writes_before=before)
+        return reason
 
     # The loop
 
@@ -185,7 +169,7 @@ class WriteQueue:
                     _log.exception("the queue met a fault of the keeper")
                     error = PondkeeperError(private=repr(error))
                 if self._waiting:
-                    self._waiting.popleft().settle(error)
+                    self._waiting.pop().settle(error)
                 continue
             self._hand_over(child)
             if self._batch:
@@ -196,16 +180,18 @@ class WriteQueue:
         loop, size_bytes = asyncio.get_running_loop(), 0
         frames: list[dict[str, Any]] = []
         while self._waiting and len(frames) < MAX_BATCH_WRITES:
-            write = self._waiting[0]
+            write = self._waiting.first()
+            assert write is not None
             size_bytes += write.size_bytes
             if frames and (size_bytes > MAX_BATCH_BYTES or write.is_suspect):
                 break
-            self._waiting.popleft()
+            self._waiting.pop()
+            self._note_turn(write)
             self._number += 1
             write.number, self._batch[self._number] = self._number, write
             timeout_s = max(0.0, write.deadline - loop.time())
-            frame = {"number": write.number, "statements": write.statements, "timeout_s": timeout_s}
-            frames.append(frame | (asdict(write.identity) if write.identity else {}))
+            frame = {"number": write.number, "statements": write.demand.statements, "timeout_s": timeout_s}
+            frames.append(frame | (asdict(write.demand.identity) if write.demand.identity else {}))
             if write.is_suspect:
                 break
         if frames:
@@ -237,10 +223,10 @@ class WriteQueue:
 
     def _asks_again(self, write: Write) -> bool:
         """Let the successor look up the key of a write in mid-commit: it answers, or applies it. Once only."""
-        if write.identity is None or write.may_be_applied or write.reason is not None:
+        if write.demand.identity is None or write.may_be_applied or write.reason is not None:
             return False
         write.number, write.is_committing, write.may_be_applied = 0, False, True
-        self._waiting.appendleft(write)
+        self._waiting.put_back(write)
         return True
 
     def _end_batch(self) -> None:
@@ -265,7 +251,7 @@ class WriteQueue:
             else:
                 # Why: if one of them has killed the writer, it must not take the others along again.
                 write.number, write.is_suspect = 0, not (gone.unread or was_killed_for)
-                self._waiting.appendleft(write)
+                self._waiting.put_back(write)
         self._end_batch()
 
 
@@ -281,7 +267,8 @@ def _verdict(write: Write, op: str, cause: PondkeeperError) -> PondkeeperError:
 def named(waiting_for: dict[str, Any]) -> str:
     """Whom the writer waits for, in words: the holder of the lease, a program that did not ask, or those before it."""
     if holder := waiting_for.get("holder"):
-        return f"{holder['who']} (pid {holder['pid']})"
+        reason = f", for: {holder['why']}" if holder.get("why") else ""
+        return f"{holder['who']} (pid {holder['pid']}), which has had the lease since {holder.get('since', 'now')}{reason}"
     if foreign := waiting_for.get("foreign"):
         return f"{foreign.get('holder_program', 'a program')} (pid {foreign.get('holder_pid', 'unknown')})"
     return f"{waiting_for.get('ahead', 0)} programs that were before it"

@@ -1,15 +1,18 @@
-"""Databases: GET /v1/databases, GET /v1/databases/{name}."""
+"""Databases: GET /v1/databases, GET /v1/databases/{name}, GET /v1/databases/{name}/queue."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fastapi import APIRouter, Request
 
 from pondkeeper.access.authorize import Action, authorize, is_allowed
+from pondkeeper.access.keys import Key
 from pondkeeper.server.answers import Answer
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives
 from pondkeeper.server.scopes import caller_of
-from pondkeeper.server.shapes import DatabaseList, DatabaseState
+from pondkeeper.server.shapes import DatabaseList, DatabaseState, WaitingLine
 
 
 def make_router(context: Context) -> APIRouter:
@@ -36,4 +39,23 @@ def make_router(context: Context) -> APIRouter:
         """Version, age of the snapshot, holder of the lease, queue, sizes. Answers whatever the database is doing."""
         return Answer(context.database(request.scope, Action.DATABASE_STATUS).status())
 
+    @router.get(
+        "/v1/databases/{name}/queue",
+        summary="Who waits to write",
+        response_model=None,
+        responses=gives(WaitingLine, "Who has the database, and who waits for it, in order."),
+    )
+    async def get_queue(request: Request, name: str) -> Answer:  # noqa: ARG001  # Why: FastAPI documents it
+        """The holder of the lease, and every write in the order of its turn; those of others without their contents."""
+        database = context.database(request.scope, Action.DATABASE_STATUS)
+        line = database.waiting_line()
+        line["writes"] = [_seen_by(caller_of(request.scope), entry, database.name) for entry in line["writes"]]
+        return Answer(line)
+
     return router
+
+
+def _seen_by(key: Key, entry: dict[str, Any], database: str) -> dict[str, Any]:
+    if entry["key_id"] == key.id or is_allowed(key, Action.QUERY_SEE_OTHERS, database):
+        return entry
+    return entry | dict.fromkeys(("sql", "idempotency_key", "key_id", "client"))

@@ -14,12 +14,14 @@ from pondkeeper.errors import InvalidRequest, OutcomeUnknown, PondkeeperError
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import Decoder, ExecuteBody, tightest
 from pondkeeper.server.context import Context
+from pondkeeper.server.exchange import ClientGone
 from pondkeeper.server.openapi import gives, takes
-from pondkeeper.server.scopes import caller_of, client_of, header
+from pondkeeper.server.scopes import caller_of, client_of, exchange_of, header
 from pondkeeper.server.shapes import WriteAnswer
 
 if TYPE_CHECKING:
     from pondkeeper.databases.database import Database
+    from pondkeeper.server.exchange import Exchange
 
 MAX_KEY_CHARS = 255
 _decoder = Decoder(ExecuteBody)
@@ -44,31 +46,42 @@ class ExecuteHandler:
             key_id=caller_of(scope).id,
             client=client_of(scope),
             idempotency_key=idempotency_key(scope),
+            priority=body.priority,
         )
-        outcome = await self._counted(database, request)
+        outcome = await self._counted(database, request, exchange_of(scope))
         rows_changed = outcome.rows_changed if body.statements is not None else outcome.rows_changed[0]
         answer = {"outcome": outcome.outcome, "version": outcome.version, "rows_changed": rows_changed}
         await Answer(answer)(scope, receive, send)
 
-    async def _counted(self, database: Database, request: WriteRequest) -> WriteOutcome:
+    async def _counted(self, database: Database, request: WriteRequest, exchange: Exchange | None) -> WriteOutcome:
         try:
-            outcome = await self._to_its_end(database, request)
+            outcome = await self._to_its_end(database, request, exchange)
         except PondkeeperError as error:
             self._context.meters.write(error.code)
             raise
         self._context.meters.write(outcome.outcome)
         return outcome
 
-    async def _to_its_end(self, database: Database, request: WriteRequest) -> WriteOutcome:
+    async def _to_its_end(
+        self, database: Database, request: WriteRequest, exchange: Exchange | None
+    ) -> WriteOutcome:
         """Wait for the write. Why shielded: a write under way is not undone because its request is cancelled."""
         task = asyncio.get_running_loop().create_task(database.execute(request))
         self._writes.add(task)
         task.add_done_callback(self._ended)
+        if exchange is not None:
+            exchange.cancel_when_gone = True
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if exchange is not None and exchange.disconnected:
+                task.cancel()  # Why: one that still waits is dropped; one that has begun goes on to its end.
+                raise ClientGone from None
             # Why not KeeperStopping: that invites to try again, and the write may yet be committed.
             raise OutcomeUnknown("The keeper stopped before it knew what became of the write.") from None
+        finally:
+            if exchange is not None:
+                exchange.cancel_when_gone = False
 
     def _ended(self, task: asyncio.Task[WriteOutcome]) -> None:
         self._writes.discard(task)

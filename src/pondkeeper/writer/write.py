@@ -1,0 +1,87 @@
+"""One write on its way: what was asked, by whom, and where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pondkeeper.errors import OutcomeUnknown, PondkeeperError
+from pondkeeper.writer.order import Priority
+
+SHOWN_SQL_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Identity:
+    """By what a repeated write is known: the key that its client chose, and a digest of its statements."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of the queue: an atomic list of statements within a time, and who asks."""
+
+    write_id: str
+    statements: list[tuple[str, Any]]
+    timeout_s: float
+    identity: Identity | None = None
+    priority: Priority = Priority.INTERACTIVE
+    key_id: str | None = None
+    client: str | None = None
+
+
+@dataclass(eq=False)
+class Write:
+    """A demand in the queue; `outcome` is what became of it. Number 0: no writer has it."""
+
+    demand: Demand
+    deadline: float
+    outcome: asyncio.Future[dict[str, Any]]
+    number: int = 0
+    is_committing: bool = False
+    is_suspect: bool = False
+    may_be_applied: bool = False
+    reason: PondkeeperError | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    asked_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def priority(self) -> Priority:
+        return self.demand.priority
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.asked_at
+
+    @cached_property
+    def size_bytes(self) -> int:
+        """About how long its frame will be."""
+        return sum(len(sql) + len(repr(parameters)) for sql, parameters in self.demand.statements)
+
+    def settle(self, error: PondkeeperError) -> None:
+        """It ended with this error, unless its outcome is known already."""
+        if self.may_be_applied and not isinstance(error, OutcomeUnknown):
+            error = OutcomeUnknown(f"The commit failed in mid-air, and then: {error.message}", cause=error.code)
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+    def describe(self) -> dict[str, Any]:
+        """The entry as the list of the queue shows it."""
+        demand = self.demand
+        return {
+            "id": demand.write_id,
+            "kind": "write",
+            "priority": demand.priority.value,
+            "state": "committing" if self.is_committing else "running" if self.number else "waiting",
+            "age_ms": round(self.age_s * 1000, 1),
+            "statements": len(demand.statements),
+            "sql": demand.statements[0][0][:SHOWN_SQL_CHARS],
+            "idempotency_key": demand.identity.key if demand.identity else None,
+            "key_id": demand.key_id,
+            "client": demand.client,
+        }

@@ -1,0 +1,162 @@
+"""The order of what waits: fair between priorities, visible, and honest to those who waited in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, WriteTimedOut
+from pondkeeper.writer.order import TURNS, Order, Priority
+from pondkeeper.writer.write import Demand, Write
+from tests.conftest import StartKeeper
+from tests.support.asking import Asked, SlowClient, code_of
+from tests.support.keeper import KeeperProcess, wait_until
+
+SLOW = "INSERT INTO log SELECT 0 FROM range(3000000) a, range(3000) b HAVING sum(a.range * b.range) > 0"
+
+
+def write(name: str, priority: Priority) -> Write:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return Write(Demand(name, [("SELECT 1", None)], 1.0, priority=priority), 0.0, asyncio.Future(loop=loop))
+
+
+@given(some.lists(some.sampled_from([*Priority, None, "back"]), max_size=80))
+def test_order_is_kept_within_a_priority_and_nobody_is_passed_over_for_long(steps: list[Priority | str | None]) -> None:
+    """Random arrivals and turns: FIFO in each lane, as listed, and whoever is first of a lane waits a round at most."""
+    order, waiting, passed = Order(), {priority: list[Write]() for priority in Priority}, dict.fromkeys(Priority, 0)
+    for number, step in enumerate(steps):
+        if isinstance(step, Priority):
+            new = write(str(number), step)
+            order.append(new)
+            waiting[step].append(new)
+        elif len(order):
+            listed, first = list(order), order.first()
+            taken = order.pop()
+            assert taken is first is listed[0]
+            assert list(order) == listed[1:]
+            assert taken is waiting[taken.priority][0], "first come, first served"
+            if step == "back":
+                order.put_back(taken)
+                assert order.first() is taken
+                order.pop()
+            waiting[taken.priority].pop(0)
+            passed = {each: 0 if each is taken.priority or not waiting[each] else passed[each] + 1 for each in Priority}
+            assert max(passed.values()) < len(TURNS), "starved"
+    assert len(order) == sum(map(len, waiting.values()))
+
+
+def test_interactive_writes_come_before_a_heap_of_background_ones() -> None:
+    """Three interactive writes behind a hundred in the background have their turns among the first six."""
+    order = Order()
+    for number in range(100):
+        order.append(write(f"b{number}", Priority.BACKGROUND))
+    late = [write(f"i{number}", Priority.INTERACTIVE) for number in range(3)]
+    for each in late:
+        order.append(each)
+    assert order.before(late[2]) < 6
+    order.remove(late[0])
+    assert late[0] not in order
+
+
+@pytest.fixture
+def busy(start_keeper: StartKeeper) -> tuple[KeeperProcess, Asked]:
+    """A keeper whose writer runs a statement that takes long."""
+    keeper = start_keeper()
+    keeper.client().execute("CREATE TABLE log (n INTEGER)")
+    client = keeper.client(retry_for_s=0.0)
+    slow = Asked(lambda: client.execute(SLOW, timeout_s=15))
+    wait_until(lambda: [each["state"] for each in keeper.client().queue()["writes"]] == ["running"], what="it runs")
+    return keeper, slow
+
+
+def insert(keeper: KeeperProcess, number: int, **options: object) -> Asked:
+    client = keeper.client(retry_for_s=0.0)
+    before = len(keeper.client().queue()["writes"])
+    asked = Asked(lambda: client.execute("INSERT INTO log VALUES (?)", [number], **options))
+    wait_until(lambda: len(keeper.client().queue()["writes"]) > before or asked.is_done(), what="it is in the queue")
+    return asked
+
+
+def test_the_queue_is_seen_in_its_order_and_by_priority(busy: tuple[KeeperProcess, Asked]) -> None:
+    """Over HTTP and on the command line: who runs, who waits, whose priority; a reader sees no foreign statement."""
+    keeper, slow = busy
+    asked = [insert(keeper, 1, priority="background"), insert(keeper, 2), insert(keeper, 3, idempotency_key="three")]
+    line = keeper.client().queue()
+    shown = keeper.cli("queue")
+    reader = keeper.client(keeper.client().create_key("reader", "reader")["token"]).queue()
+    keeper.client().cancel(line["writes"][0]["id"])
+
+    assert [(each["state"], each["priority"]) for each in line["writes"]] == [
+        ("running", "interactive"), ("waiting", "interactive"), ("waiting", "interactive"), ("waiting", "background")
+    ]  # fmt: skip
+    assert line["writes"][2]["idempotency_key"] == "three"
+    assert line["holder"]["who"] == "keeper"
+    assert shown.returncode == 0
+    assert "4 writes in the queue" in shown.stderr
+    assert [each["sql"] for each in reader["writes"]] == [None] * 4
+    assert code_of(slow.outcome()) == "query_cancelled"
+    outcomes = [each.outcome() for each in asked]
+    rows = keeper.client().query("FROM log", at_least=max(each.version for each in outcomes)).rows
+    assert rows == [[2], [3], [1]]
+
+
+def test_who_waits_in_vain_is_told_how_many_were_before(busy: tuple[KeeperProcess, Asked]) -> None:
+    """A deadline that passes in the queue names what it waited for: the writes before it."""
+    keeper, slow = busy
+    waiting = [insert(keeper, 1, timeout_s=10), insert(keeper, 2, timeout_s=0.3)]
+    late = waiting[1].outcome()
+
+    assert isinstance(late, WriteTimedOut)
+    assert late.details["writes_before"] == 2
+    keeper.client().cancel(keeper.client().queue()["writes"][0]["id"])
+    assert [code_of(each.outcome()) for each in (slow, waiting[0])] == ["query_cancelled", "answered"]
+
+
+def test_who_waits_for_a_lease_in_vain_is_told_by_whom_it_is_held(start_keeper: StartKeeper) -> None:
+    """The error names the holder, its reason, since when it has the lease, and how many wait before."""
+    keeper = start_keeper()
+    keeper.client().execute("CREATE TABLE log (n INTEGER)")
+    holder = Asked(lambda: keeper.cli("run", "--reason", "nightly load", "--", "sleep", "4"))
+    wait_until(lambda: (keeper.client().queue()["holder"] or {}).get("why") == "nightly load", what="the lease is taken")
+    first = insert(keeper, 1, timeout_s=20)
+    late: PondkeeperError = insert(keeper, 2, timeout_s=0.5).outcome()
+
+    assert isinstance(late, DatabaseBusy)
+    assert "nightly load" in late.message
+    assert "since" in late.message
+    assert late.details["writes_before"] == 1
+    assert code_of(first.outcome()) == "answered"
+    holder.outcome()
+
+
+def test_a_write_that_waits_is_dropped_when_its_client_goes(busy: tuple[KeeperProcess, Asked]) -> None:
+    """Before its turn: gone from the queue, never applied. The one that runs goes on without its client."""
+    keeper, slow = busy
+    leaving = SlowClient(keeper, "INSERT INTO log VALUES (7)", timeout_s=30, path="/v1/execute")
+    wait_until(lambda: len(keeper.client().queue()["writes"]) == 2, what="it waits")
+    time.sleep(0.05)
+    leaving.leave()
+    wait_until(lambda: len(keeper.client().queue()["writes"]) == 1, what="it is dropped")
+
+    keeper.client().cancel(keeper.client().queue()["writes"][0]["id"])
+    slow.outcome()
+    version = keeper.client().execute("INSERT INTO log VALUES (8)").version
+    assert keeper.client().query("FROM log", at_least=version).rows == [[8]]
+
+
+def test_waiting_and_holding_are_measured(start_keeper: StartKeeper) -> None:
+    """The metrics have depth, turns, waiting and holding."""
+    keeper = start_keeper()
+    keeper.client().execute("CREATE TABLE log (n INTEGER)")
+    wait_until(lambda: not keeper.client().status()["writer"]["is_open"], what="the file was given back")
+    with keeper.http() as http:
+        text = http.get("/metrics").text
+    values = {line.split("{")[0]: float(line.split()[-1]) for line in text.splitlines() if line.startswith("pondkeeper_")}
+    assert values["pondkeeper_queue_turns_total"] >= 1
+    assert values["pondkeeper_writer_hold_seconds_total"] > 0
+    assert {"pondkeeper_queue_wait_seconds_total", "pondkeeper_queue_oldest_seconds"} <= values.keys()
