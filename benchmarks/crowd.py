@@ -1,0 +1,112 @@
+"""Crowds of writing clients in one process: many kept-alive connections, each with one request on its way.
+
+Sixty-four processes would measure the scheduler. Ours are plain sockets behind one selector, which costs the machine less
+than any HTTP library; Quack's are threads with a connection each, which run in the engine without Python's lock.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+RECEIVE_BYTES = 65536
+_QUACK_CONNECTIONS: list[Any] = []
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a crowd has done: writes that were answered well, the others, and the first error."""
+
+    done: int
+    failed: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class HttpCrowd:
+    """So many connections to a keeper, each repeating one write."""
+
+    url: str
+    key: str
+    count: int
+    sql: str
+    parameters: list[object]
+
+    def run(self, seconds: float) -> Tally:
+        parts = urlsplit(self.url)
+        body = json.dumps({"sql": self.sql, "parameters": self.parameters}).encode()
+        head = f"POST /v1/execute HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {self.key}\r\n"
+        message = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        with selectors.DefaultSelector() as ready:
+            for _ in range(self.count):
+                connection = socket.create_connection((parts.hostname or "", parts.port or 80))
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                ready.register(connection, selectors.EVENT_READ)
+                connection.sendall(message)
+            return _drive(ready, message, time.perf_counter() + seconds)
+
+
+def _drive(ready: selectors.BaseSelector, message: bytes, end: float) -> Tally:
+    """Take answers and send the next request. Answers to writes are small and come in one piece."""
+    done = failed = 0
+    error = ""
+    while (now := time.perf_counter()) < end:
+        for key, _ in ready.select(end - now):
+            connection = key.fileobj
+            assert isinstance(connection, socket.socket)
+            answer = connection.recv(RECEIVE_BYTES)
+            if answer.startswith(b"HTTP/1.1 200 "):
+                done += 1
+            else:
+                failed, error = failed + 1, error or answer[-200:].decode(errors="replace")
+            if not answer:
+                raise RuntimeError("the keeper closed a connection")
+            connection.sendall(message)
+    return Tally(done, failed, error)
+
+
+@dataclass(frozen=True)
+class QuackCrowd:
+    """So many connections to a Quack server, each repeating one write in its fastest way."""
+
+    port: int
+    count: int
+    sql: str
+
+    def run(self, seconds: float) -> Tally:
+        from benchmarks.quack import connect
+
+        statement = f"FROM quack_query_by_name('remote', '{self.sql}')"
+        while len(_QUACK_CONNECTIONS) < self.count:  # kept for the next turn: one takes a tenth of a second
+            _QUACK_CONNECTIONS.append(connect(self.port))
+        connections = _QUACK_CONNECTIONS[: self.count]
+        return in_threads([lambda each=each: each.execute(statement).fetchall() for each in connections], seconds)  # type: ignore[misc]
+
+
+def in_threads(calls: list[Callable[[], object]], seconds: float) -> Tally:
+    """Repeat each call on a thread of its own for that long."""
+    done, errors = [0] * len(calls), [list[str]() for _ in calls]
+    end = time.perf_counter() + seconds
+
+    def repeat(number: int) -> None:
+        while time.perf_counter() < end:
+            try:
+                calls[number]()
+                done[number] += 1
+            except Exception as error:  # noqa: BLE001  whatever a peer's library raises is one failed write
+                errors[number].append(str(error))
+
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [error for each in errors for error in each]
+    return Tally(sum(done), len(found), found[0] if found else "")
