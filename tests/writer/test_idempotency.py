@@ -100,7 +100,8 @@ def test_key_over_http_and_on_the_command_line(start_keeper: StartKeeper) -> Non
     with pytest.raises(IdempotencyConflict):
         client.execute(INSERT, [2], idempotency_key="order 4711")
     assert client.query("FROM k", at_least=again.version).rows == [[1]]
-    bad = keeper.http().post("/v1/execute", json={"sql": "SELECT 1"}, headers={"Idempotency-Key": "x" * 256})
+    with keeper.http() as http:
+        bad = http.post("/v1/execute", json={"sql": "SELECT 1"}, headers={"Idempotency-Key": "x" * 256})
     assert bad.status_code == 400
 
 

@@ -4,6 +4,7 @@ Imported first by the template; what it sets must be there before the libraries 
 """
 
 import os
+import sys
 
 # Trap: pyarrow's allocator starts a background thread when it is loaded.
 os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
@@ -15,6 +16,10 @@ import pyarrow as pa
 
 # Trap: importing duckdb 1.5 opens a default in-memory database, with a thread for each further core.
 duckdb.default_connection().close()
+
+# Trap: duckdb 1.5 looks for pandas six times at each statement with parameters, along the whole path: 0.2 ms of CPU. And
+# where it is installed, each child would load it.
+sys.modules["pandas"] = None  # type: ignore[assignment]
 
 # Why here: the choice is made at the first use, and the children have no environment.
 if pa.default_memory_pool().backend_name != "system":
