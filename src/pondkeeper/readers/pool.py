@@ -24,6 +24,7 @@ from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.readers.process"
 WATCH_INTERVAL_S = 0.1
+CATCH_UP_INTERVAL_S = 0.25
 OOM_SCORE_ADJ = 600
 RETRY_AFTER_S = 1
 BIRTH_TIMEOUT_S = 30.0
@@ -79,7 +80,7 @@ class Pool:
         self._running: dict[Reader, AnswerStream] = {}
         self._newest: dict[str, Snapshot] = {}
         self._tasks = SideTasks()
-        self._stale = asyncio.Event()
+        self._published = asyncio.Event()
         self._brake = Brake()
         self._stopping = False
         self.kills = 0
@@ -89,7 +90,8 @@ class Pool:
     async def start(self) -> None:
         """Fork the readers; returns when all of them are ready."""
         self._tasks.start(self._watch())
-        self._tasks.start(self._refresh())
+        self._tasks.start(self._open_ahead())
+        self._tasks.start(self._catch_up())
         await asyncio.gather(*(self._add_reader() for _ in range(self.limits.count)))
 
     async def stop(self) -> None:
@@ -141,7 +143,7 @@ class Pool:
     def publish(self, snapshot: Snapshot) -> None:
         """A new version is there: queries get it from now on, and idle readers open it ahead of them."""
         self._newest[snapshot.database] = snapshot
-        self._stale.set()
+        self._published.set()
 
     def forget(self, database: str) -> None:
         """The database is no longer served."""
@@ -225,8 +227,6 @@ class Pool:
                 return
         reader.state = ReaderState.IDLE
         self._idle.append(reader)
-        if self._is_stale(reader):
-            self._stale.set()
 
     def _on_exit(self, reader: Reader, temp_directory: Path) -> None:
         reader.state = ReaderState.DEAD
@@ -255,28 +255,40 @@ class Pool:
                 _log.error("a reader could not be started", error=str(error))
                 self._brake.record_failure()
 
-    async def _refresh(self) -> None:
-        """Let idle readers open new versions ahead of the queries, one at a time."""
+    async def _open_ahead(self) -> None:
+        """At each publish let one idle reader, the next to be used, open the new version ahead of its query."""
         while True:
-            await self._stale.wait()
-            self._stale.clear()
-            while (reader := next(filter(self._is_stale, reversed(self._idle)), None)) is not None:
-                self._idle.remove(reader)
-                reader.state = ReaderState.OPENING
-                newest = self._newest[reader.snapshot.database] if reader.snapshot else self._any_newest()
-                message = {"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)}
-                reader.child.send(message)
-                try:
-                    frame = await asyncio.wait_for(reader.child.next_frame(), OPEN_TIMEOUT_S)
-                except ChildGone:
-                    continue
-                except TimeoutError:
-                    reader.child.kill()
-                    continue
-                reader.was_useful = True
-                if isinstance(frame, dict) and frame["op"] != "opened":
-                    reader.snapshot, reader.failed_to_open = None, newest
-                self._hand_on(reader)
+            await self._published.wait()
+            self._published.clear()
+            if (reader := next(filter(self._is_stale, reversed(self._idle)), None)) is not None:
+                await self._open_newest(reader)
+
+    async def _catch_up(self) -> None:
+        """Let the other idle readers follow at a walk: in a stream of commits each would open every version.
+
+        Why at all: what they have open cannot be used again for a new version.
+        """
+        while True:
+            await asyncio.sleep(CATCH_UP_INTERVAL_S)
+            if stale := list(filter(self._is_stale, self._idle)):
+                await self._open_newest(min(stale, key=lambda reader: reader.snapshot.version if reader.snapshot else 0))
+
+    async def _open_newest(self, reader: Reader) -> None:
+        self._idle.remove(reader)
+        reader.state = ReaderState.OPENING
+        newest = self._newest[reader.snapshot.database] if reader.snapshot else self._any_newest()
+        reader.child.send({"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)})
+        try:
+            frame = await asyncio.wait_for(reader.child.next_frame(), OPEN_TIMEOUT_S)
+        except ChildGone:
+            return
+        except TimeoutError:
+            reader.child.kill()
+            return
+        reader.was_useful = True
+        if isinstance(frame, dict) and frame["op"] != "opened":
+            reader.snapshot, reader.failed_to_open = None, newest
+        self._hand_on(reader)
 
     def _is_stale(self, reader: Reader) -> bool:
         """Whether it should open another version ahead of the next query, and has not failed to already."""
