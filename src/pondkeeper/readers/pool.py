@@ -97,13 +97,15 @@ class Pool:
     async def stop(self) -> None:
         """End every reader now; running queries are cut."""
         self._stopping = True
-        self._tasks.cancel()
+        await self._tasks.end()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(KeeperStopping())
         for reader in list(self._readers):
             reader.child.kill()
-        await asyncio.gather(*(asyncio.shield(reader.child.exited) for reader in list(self._readers)))
+        for reader in list(self._readers):
+            await asyncio.shield(reader.child.exited)
+            reader.child.close()
 
     def states(self) -> dict[str, int]:
         """How many readers are in each state."""

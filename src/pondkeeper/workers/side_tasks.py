@@ -31,6 +31,12 @@ class SideTasks:
         for task in list(self._tasks):
             task.cancel()
 
+    async def end(self) -> None:
+        """End them all, and wait until the last has ended: none of them makes anything any more."""
+        self.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if task.cancelled() or task.exception() is None:
