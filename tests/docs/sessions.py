@@ -47,6 +47,8 @@ _VARIES = (
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?"), "TIME"),
     (re.compile(r"\bpid \d+"), "pid N"),
     (re.compile(r"\b\d+(?:\.\d+)?(?: ?(?:µs|ms|s|kB|MB|GB|B)\b)"), "AMOUNT"),
+    # Why: how a snapshot was made, and which readers still have it open, depends on the moment.
+    (re.compile(r"AMOUNT +(?:compare|difference|full)(?: +the keeper(?: \(\d+ readers\))?)? *\Z"), "AMOUNT METHOD"),
     (re.compile(r'"(elapsed_ms|age_s|size_bytes|bytes_copied|blocks_copied|version)": ?[\d.]+'), r'"\1": N'),
     (re.compile(r"\bv?(?:1\.5|2\.0)\.\d+\b"), "DUCKDB"),
     (re.compile(r"storage version \d+"), "storage version N"),
