@@ -50,7 +50,7 @@ def test_write_that_is_in_a_hurry_ends_no_checkpoint(lake: KeeperProcess) -> Non
     outcomes = []
     began = time.monotonic()
     while client.query("SELECT 1").version < version and time.monotonic() - began < 20:
-        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=0.2)).outcome()))
+        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=0.04)).outcome()))
 
     assert client.query("SELECT 1", at_least=version).version >= version
     assert "write_timed_out" in outcomes, "the positive control: the checkpoint took longer than that"
@@ -117,9 +117,9 @@ def test_writer_killed_in_a_checkpoint_loses_nothing(start_keeper: StartKeeper) 
     client.execute(fill())
     kills = 0
     with load:
-        for _ in range(3):
+        for longest_s in (0.02, 0.1, 0.2, 0.4):  # how long a checkpoint takes differs much between machines
             version = client.execute(TOUCH).version
-            time.sleep(random.uniform(0.05, 0.5))
+            time.sleep(random.uniform(0.0, longest_s))
             kills += client.query("SELECT 1").version < version
             os.kill(keeper.writer_pid(), signal.SIGKILL)
             load.wait_commits(5)
@@ -128,5 +128,5 @@ def test_writer_killed_in_a_checkpoint_loses_nothing(start_keeper: StartKeeper) 
     keeper.stop()
 
     assert kills, "the positive control: the writer was killed before the checkpoint was published"
-    assert (least, most) == (3, 3)
+    assert (least, most) == (4, 4)
     check(keeper.target, load)
