@@ -110,14 +110,14 @@ def test_cancelled_write_is_never_answered_as_committed(client: Client, table: s
     count(client)
     found = dict(client.query("SELECT n, count(*) FROM t GROUP BY n").rows)
 
-    assert found == {number: 400_010 for number, committed in there.items() if committed}
+    assert found == {number: 3_000_010 for number, committed in there.items() if committed}
     assert not all(there.values()), "the positive control: some were cancelled"
     assert _write_and_cancel(client, 99, after_s=20)
 
 
 def _write_and_cancel(client: Client, number: int, after_s: float) -> bool:
     """Send a write and cancel it some time after it was seen; whether it was answered as committed."""
-    statements = [f"INSERT INTO t SELECT {number} FROM range(400000)", f"INSERT INTO t SELECT {number} FROM range(10)"]
+    statements = [f"INSERT INTO t SELECT {number} FROM range(3000000)", f"INSERT INTO t SELECT {number} FROM range(10)"]
     asked = Asked(lambda: client.execute(statements))
     seen = wait_until(lambda: client.queries() or asked.is_done(), what="the write")
     give_up_at = time.monotonic() + after_s
