@@ -54,11 +54,14 @@ def test_a_write_that_runs_when_the_writer_is_killed_has_one_more_chance(start_k
     slow = Asked(lambda: client.execute(SLOW, timeout_s=60))
     waiting = behind(keeper, slow, 5)
 
-    first = kill_writer(keeper)
-    # Why open: before that it has not read its batch, and its death would count against nobody.
-    wait_until(lambda: has_opened(keeper, not_pid=first), what="a successor at work")
-    assert not slow.is_done()
-    kill_writer(keeper)
+    deaths = 0
+    while not slow.is_done() and deaths < 3:
+        victim = kill_writer(keeper)
+        deaths += 1
+        # Why open: before that it has not read its batch, and its death would count against nobody.
+        wait_until(lambda victim=victim: slow.is_done() or has_opened(keeper, not_pid=victim), what="a successor at work")
+    # Why three too: a death with anything unread in the pipe (a late `resume`) counts against nobody.
+    assert deaths in (2, 3)
 
     assert code_of(slow.outcome()) == "worker_died"
     assert [code_of(asked.outcome()) for asked in waiting] == ["answered"] * 5
