@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pondkeeper.client import Client
 from tests.support.keeper import REPOSITORY, KeeperProcess
 
 PAGE = REPOSITORY / "docs" / "reference" / "python-client.md"
@@ -39,11 +39,10 @@ def test_the_page_runs(keeper: KeeperProcess, tmp_path: Path, monkeypatch: pytes
         code = code.replace("client = Client.local", "client.databases(); client.close(); client = Client.local")
         exec(compile(code, str(PAGE), "exec"), names)
 
-    assert len(blocks()) >= 4
-    assert names["answer"].names == ["origin", "flights"]
-    assert names["table"].num_rows == 20_000
-    assert (tmp_path / "flights.parquet").read_bytes()[-4:] == b"PAR1"
-    found: Client = names["client"]
-    newest = found.execute("SELECT 1").version  # after all that the page wrote: a transfer, and a write with a key
-    assert found.query("SELECT balance FROM accounts ORDER BY id", at_least=newest).rows == [[80], [10]]
-    found.close()
+    with closing(names["client"]) as found:  # also when an assertion fails: another test would be blamed for the socket
+        assert len(blocks()) >= 4
+        assert names["answer"].names == ["origin", "flights"]
+        assert names["table"].num_rows == 20_000
+        assert (tmp_path / "flights.parquet").read_bytes()[-4:] == b"PAR1"
+        newest = found.execute("SELECT 1").version  # after all that the page wrote: a transfer, and a write with a key
+        assert found.query("SELECT balance FROM accounts ORDER BY id", at_least=newest).rows == [[80], [10]]
