@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
+
+
+INGEST_TIMEOUT_S: Final = 600.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,79 @@ class WriteOutcome:
     version: int
     rows_changed: list[int]
     outcome: str = "committed"
+
+
+@dataclass(frozen=True)
+class IngestPart:
+    """One of several ingests whose bodies were put together, in order: its key, its digest, and how many rows it has."""
+
+    key: str
+    digest: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class IngestRequest:
+    """Rows for one table. `body` is a finished file under `DatabasePaths.incoming`; it stays the caller's.
+
+    The caller may remove `body` as soon as `Database.ingest` has returned or raised: what still needs it has its own link.
+    `parts`: the body is several accepted ingests put together (`on_error` is abort then), each with its record in the one
+    transaction. If some of them are in the database already nothing is loaded, and PartsApplied names them.
+    """
+
+    schema: str
+    table: str
+    format: str
+    body: Path
+    mode: str = "append"
+    keys: tuple[str, ...] = ()
+    create: bool = False
+    evolve: bool = False
+    on_error: str = "abort"
+    timeout_s: float = INGEST_TIMEOUT_S
+    key_id: str | None = None
+    client: str | None = None
+    idempotency_key: str | None = None
+    priority: str = "normal"
+    delimiter: str = ","
+    has_header: bool = True
+    body_digest: str | None = None
+    parts: tuple[IngestPart, ...] = ()
+
+    def digest(self) -> str:
+        """What tells this ingest from another one with the same idempotency key: its options and its bytes.
+
+        Reads the whole body unless `body_digest` (SHA-256, in hex) is given: not on the event loop.
+        """
+        options = (self.schema, self.table, self.format, self.mode, self.keys, self.create, self.evolve, self.on_error)
+        body = self.body_digest or _digest_of(self.body)
+        return hashlib.sha256(msgspec.json.encode((*options, self.delimiter, self.has_header, body))).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """The ingest as lists of writes show it."""
+        return f"INGEST INTO {self.schema}.{self.table} ({self.mode}, {self.format})"
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class IngestOutcome:
+    """A committed ingest: `rows` were taken, `rejected` were not and lie in the reject file named `rejects`.
+
+    `staging_ms` went by without the file of the database, for `hold_ms` the writer had a transaction open.
+    """
+
+    version: int
+    rows: int
+    rejected: int = 0
+    rejects: str | None = None
+    outcome: str = "committed"
+    staging_ms: float = 0.0
+    hold_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,25 @@ class DatabasePaths:
         return self.folder / "snapshots"
 
     @property
+    def spool(self) -> Path:
+        return self.folder / "spool"
+
+    @property
+    def incoming(self) -> Path:
+        """Bodies of ingests. `*.receiving` is nobody's promise and goes when a keeper starts; other names stay."""
+        return self.spool / "incoming"
+
+    @property
+    def staging(self) -> Path:
+        """A folder per ingest under way; all of them go when a keeper starts."""
+        return self.spool / "staging"
+
+    @property
+    def rejects(self) -> Path:
+        """Rows that an ingest did not take, a file for each such ingest."""
+        return self.folder / "rejects"
+
+    @property
     def published(self) -> Path:
         """Link to the newest snapshot, under a fixed name."""
         return self.folder / "published.duckdb"
