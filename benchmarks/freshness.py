@@ -29,6 +29,7 @@ INSERT = "INSERT INTO event (id, note) VALUES (?, 'a row of a few bytes')"
 LOOK = "SELECT count(*) FROM event WHERE id = ?"
 REST_S = (0.02, 0.12)
 POLL_S = 0.001
+SIZES_GB = [0.1, 1.0, 10.0]
 LEND_FROM_GB = 5.0
 BARRED_GB = 1.0
 P50_BAR, P99_BAR = at_most(50), at_most(200)
@@ -52,7 +53,7 @@ class Measured:
 
 
 def measure(this: Run) -> None:
-    sizes, commits, idle_rounds = ([0.1], 25, 2) if this.short else ([0.1, 1.0, 10.0], 200, 10)
+    sizes, commits, idle_rounds = ([0.1], 25, 2) if this.short else (SIZES_GB, 200, 10)
     results: dict[float, Measured] = {}
     for gigabytes in sizes:
         needed = gigabytes * 1e9 * 6

@@ -143,8 +143,11 @@ class Pool:
             return stream
 
     def publish(self, snapshot: Snapshot) -> None:
-        """A new version is there: queries get it from now on, and idle readers open it ahead of them."""
+        """A new version is there: queries get it from now on, one idle reader opens it ahead of them, the others let go
+        of the versions before it."""
         self._newest[snapshot.database] = snapshot
+        for reader in list(filter(self._is_stale, self._idle))[:-1]:
+            reader.let_go()
         self._published.set()
 
     def forget(self, database: str) -> None:
@@ -229,6 +232,8 @@ class Pool:
                 return
         reader.state = ReaderState.IDLE
         self._idle.append(reader)
+        if self._is_stale(reader):
+            reader.let_go()
 
     def _on_exit(self, reader: Reader, temp_directory: Path) -> None:
         reader.state = ReaderState.DEAD
@@ -266,10 +271,7 @@ class Pool:
                 await self._open_newest(reader)
 
     async def _catch_up(self) -> None:
-        """Let the other idle readers follow at a walk: in a stream of commits each would open every version.
-
-        Why at all: what they have open cannot be used again for a new version.
-        """
+        """Let the other idle readers follow at a walk: in a stream of commits each would open every version."""
         while True:
             await asyncio.sleep(CATCH_UP_INTERVAL_S)
             if stale := list(filter(self._is_stale, self._idle)):

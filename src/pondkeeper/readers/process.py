@@ -1,6 +1,7 @@
 """The reader process: one read-only query at a time on a snapshot; it may be killed at any moment.
 
-Messages in: `open` (a snapshot, while idle) and `query`. Messages out: `opened`, `head` + data + `end`, or `error`.
+Messages in: `open` (a snapshot, while idle), `let_go` of it (no answer) and `query`.
+Messages out: `opened`, `head` + data + `end`, or `error`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Reader:
                 if message["op"] == "open":
                     self._open(message["snapshot"])
                     self._pipe.send({"op": "opened"})
+                elif message["op"] == "let_go":
+                    self._close()
                 else:
                     self._query(message)
             except FileNotFoundError:

@@ -43,8 +43,9 @@ class Resources:
 class Reader:
     """A reader process; `release` gives it back to its pool, exactly once per use.
 
-    `was_useful`: it has answered something, or we ended it; else its death counts as one at birth. `is_spent`: it ran
-    out of memory, and what its allocator still holds would be missing to the next query.
+    `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
+    counts as one at birth. `is_spent`: it ran out of memory, and what its allocator still holds would be missing to the
+    next query.
     """
 
     def __init__(self, child: Child, side_tasks: SideTasks, on_release: Callable[[Reader], None]) -> None:
@@ -52,6 +53,7 @@ class Reader:
         self.side_tasks = side_tasks
         self.state = ReaderState.STARTING
         self.snapshot: Snapshot | None = None
+        self.has_it_open = False
         self.resources: Resources | None = None
         self.started_at = time.monotonic()
         self.was_useful = False
@@ -67,13 +69,19 @@ class Reader:
 
     def open_message(self, snapshot: Snapshot, resources: Resources) -> dict[str, Any]:
         """The part of a message that names what is to be open, which the reader then has."""
-        self.snapshot, self.resources = snapshot, resources
+        self.snapshot, self.resources, self.has_it_open = snapshot, resources, True
         return {
             "path": snapshot.path,
             "version": snapshot.version,
             "memory_limit_bytes": resources.memory_limit_bytes,
             "threads": resources.threads,
         }
+
+    def let_go(self) -> None:
+        """Close the snapshot: nobody will ask for it again, and a file that is open nowhere can become the next version."""
+        if self.has_it_open and not self.child.exited.done():
+            self.has_it_open = False
+            self.child.send({"op": "let_go"})
 
     def let_others_go_first(self) -> None:
         """A long query runs: whoever wants a processor for a moment gets it before this reader."""
