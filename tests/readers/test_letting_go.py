@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,9 @@ def test_idle_readers_let_go_of_an_old_version_long_before_they_open_the_new_one
     """With a walk of four a second the last of them would keep the old file from being used again for seconds."""
     old = pond.client().execute("CREATE TABLE t (n INTEGER)").version
     all_s = READERS * CATCH_UP_INTERVAL_S * 10
-    wait_until(lambda: _versions_open(pond).count(old) == READERS, timeout_s=all_s, what="all readers on the old version")
+    wait_until(
+        lambda: _versions_open(pond).count(old) == READERS, timeout_s=all_s, what="all readers on the old version"
+    )
     pond.client().execute("INSERT INTO t VALUES (1)")
     wait_until(lambda: any(version > old for version in _versions_open(pond)), what="one reader on the new version")
     open_then = wait_until(lambda: _nothing_but_new(pond, old), what="the end of the old version")
@@ -42,7 +43,7 @@ def _versions_open(pond: KeeperProcess) -> list[int]:
     for pid in pond.children("reader"):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                file = Path(os.readlink(descriptor))
+                file = descriptor.readlink()
             except FileNotFoundError:  # it has just been closed
                 continue
             if file.name == "pond.duckdb" and file.parent.name.isdigit():
