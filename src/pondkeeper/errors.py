@@ -5,14 +5,16 @@
     │   ├── InvalidRequest  SqlInvalid  StatementNotAllowed  ParameterInvalid  StatementFailed
     │   ├── Unauthenticated  Forbidden
     │   ├── DatabaseNotFound  QueryNotFound  KeyNotFound  KeyNameTaken  SnapshotNotFound
+    │   ├── TicketNotFound  TicketNotWaiting
+    │   ├── TableNotFound  BodyInvalid  ColumnsDiffer  RowsInvalid  TableChanged  PartsApplied  RejectsNotFound
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
-    │   └── QueueFull  ReadersBusy  TooManyConnections
+    │   └── QueueFull  SpoolFull  ReadersBusy  TooManyConnections
     ├── QueryCancelled            somebody asked for it
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
     │   ├── DatabaseBusy  DatabaseMissing  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
-    │   └── DiskFull
+    │   └── DiskFull  SpoolUnavailable
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
     └── ControlUnavailable  SettingInvalid
@@ -150,6 +152,77 @@ class QueryNotFound(RequestRefused):
     code = "query_not_found"
     http_status = 404
     default_remedy = "It has ended, or never began; GET /v1/queries lists what runs."
+
+
+class TicketNotFound(RequestRefused):
+    """There is no ticket of that id: it was never given out, or its outcome was kept for long enough."""
+
+    code = "ticket_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper ticket list` shows those that wait and those with an outcome; `writer.idempotency_keep_s` says how long outcomes are kept."
+
+
+class TicketNotWaiting(RequestRefused):
+    """The ticket does not wait any more, so it cannot be taken back."""
+
+    code = "ticket_not_waiting"
+    http_status = 409
+    default_remedy = "`pondkeeper ticket show` says what became of it."
+
+
+class TableNotFound(RequestRefused):
+    """There is no such table."""
+
+    code = "table_not_found"
+    http_status = 404
+    default_remedy = "Name a table of this database, or let the ingest make it with create=true."
+
+
+class BodyInvalid(RequestRefused):
+    """The body is not what its Content-Type says, or breaks off."""
+
+    code = "body_invalid"
+    default_remedy = "Send the whole body, in the format that its Content-Type names."
+
+
+class ColumnsDiffer(RequestRefused):
+    """The columns of the body do not fit the table."""
+
+    code = "columns_differ"
+    http_status = 422
+    default_remedy = 'Give the body the columns of the table; `pondkeeper query "DESCRIBE my_table"` shows them.'
+
+
+class RowsInvalid(RequestRefused):
+    """Some rows of the body do not fit the table, so nothing was taken."""
+
+    code = "rows_invalid"
+    http_status = 422
+    default_remedy = "Correct the rows that are named, or let on_error=reject put bad rows aside and take the others."
+
+
+class TableChanged(RequestRefused):
+    """The table was changed again and again while rows for it were staged."""
+
+    code = "table_changed"
+    http_status = 409
+    default_remedy = "Send it again when nobody alters the table."
+
+
+class PartsApplied(RequestRefused):
+    """Some of the accepted ingests that were to be loaded together are in the database already."""
+
+    code = "parts_applied"
+    http_status = 409
+    default_remedy = "The keeper leaves them out and loads the others; nothing is to be done."
+
+
+class RejectsNotFound(RequestRefused):
+    """There is no reject file of that name."""
+
+    code = "rejects_not_found"
+    http_status = 404
+    default_remedy = "They are kept for `ingest.rejects_keep_s`; the answer of an ingest names them."
 
 
 class KeyNotFound(RequestRefused):
@@ -304,6 +377,14 @@ class QueueFull(LimitReached):
     default_remedy = "Retry after the time in the Retry-After header."
 
 
+class SpoolFull(LimitReached):
+    """As many accepted ingests wait as may."""
+
+    code = "spool_full"
+    http_status = 503
+    default_remedy = "Retry after the time in the Retry-After header, or raise `spool.max_bytes` or `spool.max_entries`; `pondkeeper queue` shows who has the database."
+
+
 class ReadersBusy(LimitReached):
     """No reader became free in time."""
 
@@ -386,6 +467,13 @@ class DiskFull(DatabaseUnavailable):
     code = "disk_full"
     http_status = 507
     default_remedy = "Free some space; nothing committed is lost, and writing resumes by itself."
+
+
+class SpoolUnavailable(DatabaseUnavailable):
+    """The spool of the database cannot be used, so nothing can be accepted for later."""
+
+    code = "spool_unavailable"
+    default_remedy = "Look into the keeper's log for the file or the disk that failed; ingests with `wait=commit` are not affected."
 
 
 class WorkerDied(PondkeeperError):

@@ -26,6 +26,15 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_file(path: Path) -> None:
+    """fsync a file that somebody else has written. Trap: never one that this process has locked by fcntl."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     """Replace `path` by `data`: temp file, fsync, rename, fsync of the folder. Readers see the old or the new."""
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

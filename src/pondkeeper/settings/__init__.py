@@ -16,6 +16,7 @@ from pondkeeper.settings.tree import (
     SnapshotSettings,
     WriterSettings,
 )
+    SpoolSettings,
 
 __all__ = [
     "Description",
@@ -30,5 +31,6 @@ __all__ = [
     "describe",
     "leaves",
     "resolve",
+    "SpoolSettings",
     "this_machine",
 ]

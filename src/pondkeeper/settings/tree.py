@@ -177,6 +177,75 @@ class SnapshotSettings:
         1.0,
         "A publish waits at least this many times the duration of the one before, so that publishing never takes "
         "the whole disk. 0 publishes without a pause.",
+@dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """The lease: what programs may do that get the file from `pondkeeper run`."""
+
+    max_hold_s: float = setting(
+        0.0,
+        "How long a program may have the lease; after it the program and its children are ended. "
+        "`pondkeeper run --max-hold` says otherwise for one program.",
+        unit="s",
+        minimum=0,
+        maximum=400 * DAY_S,
+        automatic="no limit",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """The spool: what `wait=accepted` has taken in and made durable, and is applied later."""
+
+    max_bytes: int = setting(
+        10 * GIB,
+        "Most bytes that a database's spool may take; beyond it nothing more is accepted.",
+        unit="bytes",
+        minimum=MIB,
+        maximum=1024 * TIB,
+    )
+    max_entries: int = setting(
+        20_000_000,
+        "Most accepted ingests that may wait for one database; beyond it nothing more is accepted.",
+        minimum=1,
+        maximum=2**40,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """Ingests: how much may come, and what the stagers that read it may take."""
+
+    timeout_s: float = setting(
+        600.0,
+        "Longest time of an ingest: its body arrives, is staged, waits for its turn and is loaded; a request may ask for less.",
+        unit="s",
+        minimum=0.001,
+        maximum=DAY_S,
+    )
+    max_body_bytes: int = setting(
+        64 * GIB, "Largest body of an ingest that is accepted.", unit="bytes", minimum=KIB, maximum=1024 * TIB
+    )
+    staging_limit_bytes: int = setting(
+        64 * GIB, "Disk space that the staged rows of one ingest may take.", unit="bytes", minimum=MIB, maximum=1024 * TIB
+    )
+    stagers: int = setting(2, "Processes that stage at the same time; more ingests wait for one.", minimum=1, maximum=64)
+    memory_limit_bytes: int = setting(
+        0,
+        "Memory of one stager.",
+        unit="bytes",
+        minimum=0,
+        maximum=64 * TIB,
+        automatic="an eighth of the memory, from 256 MiB to 4 GiB",
+    )
+    threads: int = setting(0, "Threads of one stager.", minimum=0, maximum=1024, automatic="one for each CPU")
+    temp_limit_bytes: int = setting(
+        50 * GIB, "Temporary disk space of one stager, for what does not fit into memory.", unit="bytes", minimum=0, maximum=1024 * TIB
+    )
+    rejects_keep_s: float = setting(
+        7 * DAY_S, "How long the rows that an ingest did not take are kept.", unit="s", minimum=60, maximum=400 * DAY_S
+    )
+
+
         unit="ratio",
         minimum=0,
         maximum=1000,
@@ -219,6 +288,9 @@ class Settings:
         must_exist: bool = False,
         environment: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
     ) -> Settings:
         """The settings from defaults < TOML `file` < `environment` (os.environ when None) < `flags`.
 
