@@ -9,28 +9,32 @@ from pondkeeper.settings.leaves import Leaf, leaves
 from pondkeeper.settings.machine import Machine, this_machine
 from pondkeeper.settings.resolving import Description, describe, resolve
 from pondkeeper.settings.tree import (
+    IngestSettings,
+    LeaseSettings,
     LogSettings,
     ReaderSettings,
     ServerSettings,
     Settings,
     SnapshotSettings,
+    SpoolSettings,
     WriterSettings,
 )
-    SpoolSettings,
 
 __all__ = [
     "Description",
+    "IngestSettings",
     "Leaf",
+    "LeaseSettings",
     "LogSettings",
     "Machine",
     "ReaderSettings",
     "ServerSettings",
     "Settings",
     "SnapshotSettings",
+    "SpoolSettings",
     "WriterSettings",
     "describe",
     "leaves",
     "resolve",
-    "SpoolSettings",
     "this_machine",
 ]

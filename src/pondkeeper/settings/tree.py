@@ -130,7 +130,18 @@ class WriterSettings:
     """The writer: the process that has the database open read-write while it has work."""
 
     timeout_s: float = setting(
-        20.0, "Longest time of a write; a request may ask for less.", unit="s", minimum=0.001, maximum=DAY_S
+        20.0,
+        "Longest time of a write from its turn on; a request may ask for less.",
+        unit="s",
+        minimum=0.001,
+        maximum=DAY_S,
+    )
+    wait_s: float = setting(
+        60.0,
+        "How long a write may wait for its turn, behind other writes and programs; a request may ask for less.",
+        unit="s",
+        minimum=0.001,
+        maximum=DAY_S,
     )
     idle_close_s: float = setting(
         1.0,
@@ -166,17 +177,6 @@ class WriterSettings:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotSettings:
-    """The snapshots: how many stay, and how often one is made."""
-
-    keep: int = setting(
-        3, "Newest snapshots that stay on disk; older ones go when nobody has them open.", minimum=1, maximum=1000
-    )
-    pause_ratio: float = setting(
-        1.0,
-        "A publish waits at least this many times the duration of the one before, so that publishing never takes "
-        "the whole disk. 0 publishes without a pause.",
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
     """The lease: what programs may do that get the file from `pondkeeper run`."""
@@ -246,6 +246,17 @@ class IngestSettings:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotSettings:
+    """The snapshots: how many stay, and how often one is made."""
+
+    keep: int = setting(
+        3, "Newest snapshots that stay on disk; older ones go when nobody has them open.", minimum=1, maximum=1000
+    )
+    pause_ratio: float = setting(
+        1.0,
+        "A publish waits at least this many times the duration of the one before, so that publishing never takes "
+        "the whole disk. 0 publishes without a pause.",
         unit="ratio",
         minimum=0,
         maximum=1000,
@@ -277,6 +288,9 @@ class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     readers: ReaderSettings = field(default_factory=ReaderSettings)
     writer: WriterSettings = field(default_factory=WriterSettings)
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
+    ingest: IngestSettings = field(default_factory=IngestSettings)
+    spool: SpoolSettings = field(default_factory=SpoolSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
@@ -288,9 +302,6 @@ class Settings:
         must_exist: bool = False,
         environment: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
-    lease: LeaseSettings = field(default_factory=LeaseSettings)
-    ingest: IngestSettings = field(default_factory=IngestSettings)
-    spool: SpoolSettings = field(default_factory=SpoolSettings)
     ) -> Settings:
         """The settings from defaults < TOML `file` < `environment` (os.environ when None) < `flags`.
 
