@@ -57,6 +57,15 @@ def test_pipe_never_takes_garbage_for_a_message(garbage: bytes) -> None:
             pass
 
 
+def test_a_keeper_that_died_with_something_unread_is_an_end_and_no_error() -> None:
+    """The kernel resets the connection then; the child ends quietly, as after any death of its keeper."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.sendall(b"an answer that nobody reads")
+        theirs.close()
+        assert Pipe(ours).receive() is None
+
+
 def test_announced_size_is_bounded() -> None:
     """A child cannot make the keeper allocate by announcing a huge message."""
     with pytest.raises(FrameInvalid):

@@ -47,14 +47,17 @@ class Pipe:
         self._file = connection.makefile("rb", buffering=64 * 1024)
 
     def receive(self) -> dict[str, Any] | None:
-        """The next message; None when the keeper has closed its end."""
-        header = self._file.read(HEADER.size)
-        if len(header) < HEADER.size:
+        """The next message; None when the keeper has closed its end, or has died before it read all that we sent."""
+        try:
+            header = self._file.read(HEADER.size)
+            if len(header) < HEADER.size:
+                return None
+            kind, length = HEADER.unpack(header)
+            if kind != MESSAGE or length > MAX_MESSAGE_BYTES:
+                raise FrameInvalid(f"kind {kind}, {length} bytes")
+            body = self._file.read(length)
+        except ConnectionResetError:  # Why no error: the kernel says so of a keeper that died with something unread.
             return None
-        kind, length = HEADER.unpack(header)
-        if kind != MESSAGE or length > MAX_MESSAGE_BYTES:
-            raise FrameInvalid(f"kind {kind}, {length} bytes")
-        body = self._file.read(length)
         return decode(body) if len(body) == length else None
 
     def send(self, *messages: dict[str, Any]) -> None:
