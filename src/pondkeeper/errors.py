@@ -346,11 +346,11 @@ class QueryTimedOut(LimitReached):
 
 
 class WriteTimedOut(LimitReached):
-    """The write did not finish within its deadline and was stopped; nothing of it was applied."""
+    """The turn of the write did not come in time, or it did not finish in time; nothing of it was applied."""
 
     code = "write_timed_out"
     http_status = 408
-    default_remedy = "Write in smaller pieces, or raise `limits.timeout_s` up to the server's `writer.timeout_s`."
+    default_remedy = "Write in smaller pieces, or raise `limits.timeout_s` (where it waited: `limits.wait_s`) up to the server's `writer.timeout_s` and `writer.wait_s`."
 
 
 class OutOfMemory(LimitReached):

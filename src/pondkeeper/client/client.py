@@ -125,17 +125,21 @@ class Client:
         *,
         database: str | None = None,
         timeout_s: float | None = None,
+        wait_s: float | None = None,
         idempotency_key: str | None = None,
         priority: str | None = None,
     ) -> Outcome:
         """Carry out one writing statement, or a list of them (each a text, or text and parameters): all or none.
 
+        It waits for its turn for `wait_s` at most, and runs for `timeout_s` at most.
+
         With an `idempotency_key`, any text that names this very write, it is repeated for up to `retry_for_s` when the
         connection or the keeper is lost, and applied once.
         """
         body = _execute_body(statements, parameters)
-        if timeout_s is not None:
-            body["limits"] = {"timeout_s": timeout_s}
+        limits = {name: value for name, value in (("timeout_s", timeout_s), ("wait_s", wait_s)) if value is not None}
+        if limits:
+            body["limits"] = limits
         if priority is not None:
             body["priority"] = priority
         return Outcome.from_wire(self._transport.write(self._path(database, "execute"), body, idempotency_key))
