@@ -31,6 +31,8 @@ EXIT_CODES = {
     8: "A write whose outcome is unknown: look before you send it again.",
     9: "Another keeper has the database.",
     10: "No keeper is running, or it does not answer.",
+    75: "`run`: the turn of the program did not come: somebody had the database for longer than it may wait.",
+    124: "`run`: the program was ended because it had the database for longer than `--max-hold`.",
     126: "`run`: the program cannot be executed.",
     127: "`run`: there is no such program.",
     130: "Interrupted by Ctrl-C.",

@@ -90,8 +90,7 @@ class Scene:
 @pytest.fixture
 def stage(start_keeper: StartKeeper, flights: Path) -> KeeperProcess:
     """A keeper on the flights warehouse, with a ledger in it."""
-    # Why: a write waits for dbt to give the lease back, and on a busy machine dbt takes longer than the default 20 s.
-    keeper = start_keeper(flights, "--write-timeout", "60s")
+    keeper = start_keeper(flights)
     outcome = keeper.client().execute(ledger.CREATE)
     answer = keeper.client().query(ledger.CHECK, at_least=outcome.version)
     assert ledger.faults(next(answer.dicts())) == []

@@ -97,11 +97,11 @@ def test_two_programs_take_turns_and_say_who_is_waited_for(database: DatabasePat
 
 @pytest.mark.parametrize("options", [("--no-wait",), ("--wait", "100ms")])
 def test_who_does_not_want_to_wait_is_told_who_has_it(database: DatabasePaths, options: tuple[str, ...]) -> None:
-    """The program is not started; the exit code is that of a busy database, and the holder is named."""
+    """The program is not started; the exit code says that the turn did not come, and the holder is named."""
     with holding(database) as first:
         done = run(database, "echo", "mine", options=options)
 
-    assert (done.returncode, done.stdout) == (6, "")
+    assert (done.returncode, done.stdout) == (75, "")
     assert f"pid {first.pid}" in done.stderr
 
 
@@ -123,7 +123,7 @@ def test_a_program_that_did_not_ask_is_named_and_waited_for(database: DatabasePa
     holder.wait()
     holder.stdout.close()
 
-    assert (refused.returncode, refused.stdout) == (6, "")
+    assert (refused.returncode, refused.stdout) == (75, "")
     assert f"pid {holder.pid}" in refused.stderr
     assert f"pid {holder.pid}" in said
     assert (out, waiting.returncode) == ("mine\n", 0)
@@ -180,7 +180,7 @@ def test_the_lease_lives_as_long_as_the_program(database: DatabasePaths) -> None
     with_lease.kill()
     with_lease.wait()
     assert is_flocked(database.lease_lock)
-    assert run(database, "echo", "mine", options=("--no-wait",)).returncode == 6
+    assert run(database, "echo", "mine", options=("--no-wait",)).returncode == 75
     with_lease.communicate()  # closes its stdin
     wait_until(lambda: not is_flocked(database.lease_lock), what="the end of the lease")
 

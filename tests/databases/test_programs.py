@@ -84,7 +84,7 @@ def test_writes_wait_for_a_program_and_the_program_for_writes(pond: KeeperProces
     client.execute("INSERT INTO t VALUES (1)")  # the writer has the file open now
     with program(pond, tmp_path) as process:
         assert int(heard(process)) > 0
-        write = Asked(lambda: client.execute("INSERT INTO t VALUES (2)", timeout_s=20))
+        write = Asked(lambda: client.execute("INSERT INTO t VALUES (2)"))
         wait_until(lambda: client.status("pond")["writer"]["waiting_for"], what="a writer that waits")
         tell(process)
         assert heard(process) == "written"

@@ -60,7 +60,7 @@ def test_plain_script_gets_in_and_its_row_is_published(pond: KeeperProcess, clie
     sent = 0
     while script.poll() is None and sent < 40:
         for _ in range(5):
-            client.execute("INSERT INTO t VALUES (?)", [sent], timeout_s=10)
+            client.execute("INSERT INTO t VALUES (?)", [sent])
             sent += 1
         time.sleep(1.6)
     _, errors = script.communicate(timeout=20)
@@ -89,7 +89,7 @@ def test_write_waits_for_a_stranger_and_both_changes_are_there(pond: KeeperProce
     """A write that comes meanwhile is applied as soon as the stranger lets go, within its deadline."""
     with Stranger(pond.target, tmp_path) as stranger:
         stranger.execute("INSERT INTO t VALUES (1)")
-        write = Asked(lambda: client.execute("INSERT INTO t VALUES (2)", timeout_s=15))
+        write = Asked(lambda: client.execute("INSERT INTO t VALUES (2)"))
         waiting_for = wait_until(lambda: client.status("pond")["writer"]["waiting_for"], what="a writer that waits")
         assert not write.is_done()
         stranger.let_go()
@@ -104,7 +104,7 @@ def test_change_of_a_stranger_is_published_beside_a_write_that_fails(pond: Keepe
     """The stranger's rows are seen although our own write, which waited for it, was refused."""
     with Stranger(pond.target, tmp_path) as stranger:
         stranger.execute("INSERT INTO t VALUES (5)")
-        write = Asked(lambda: client.execute("INSERT INTO t VALUES (5)", timeout_s=15))
+        write = Asked(lambda: client.execute("INSERT INTO t VALUES (5)"))
         wait_until(lambda: client.status("pond")["writer"]["waiting_for"], what="a writer that waits")
         stranger.let_go()
     error = write.outcome()

@@ -34,7 +34,8 @@ class Bench:
     def keyed_batch(self, writes: list[tuple[dict[str, str], list[Statement]]]) -> Batch:
         """A batch of writes with their `key` and `digest`."""
         self.sent.clear()
-        frames = [{"number": n, "statements": write, "timeout_s": 60, **key} for n, (key, write) in enumerate(writes, 1)]
+        times = {"wait_s": 60, "timeout_s": 60, "asked_ns": 0}
+        frames = [{"number": n, "statements": write, **times, **key} for n, (key, write) in enumerate(writes, 1)]
         return Batch(frames, self.sent.append)
 
     def apply(self, batch: Batch) -> dict[int, dict[str, Any]]:

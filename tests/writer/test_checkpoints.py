@@ -50,7 +50,7 @@ def test_write_that_is_in_a_hurry_ends_no_checkpoint(lake: KeeperProcess) -> Non
     outcomes = []
     began = time.monotonic()
     while client.query("SELECT 1").version < version and time.monotonic() - began < 20:
-        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=0.04)).outcome()))
+        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (1)", wait_s=0.04)).outcome()))
 
     assert client.query("SELECT 1", at_least=version).version >= version
     assert "write_timed_out" in outcomes, "the positive control: the checkpoint took longer than that"
@@ -68,7 +68,7 @@ def test_write_that_is_in_a_hurry_ends_no_recovery(lake: KeeperProcess) -> None:
     before = client.query("SELECT 1").version
     outcomes = []
     while "answered" not in outcomes and len(outcomes) < 100:
-        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (2)", timeout_s=0.2)).outcome()))
+        outcomes.append(code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (2)", wait_s=0.2)).outcome()))
 
     assert before < version
     assert outcomes[-1] == "answered", outcomes
@@ -99,7 +99,7 @@ def test_program_that_waits_for_the_lease_ends_no_checkpoint(lake: KeeperProcess
     writer = lake.writer_pid()
     program = Asked(lambda: lake.cli("run", "--no-snapshot", "--", "sleep", "0.2"))
     wait_until(lambda: client.status("pond")["lease"]["waiting"] or program.is_done(), what="a ticket")
-    outcome = code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (4)", timeout_s=0.2)).outcome())
+    outcome = code_of(Asked(lambda: client.execute("INSERT INTO t VALUES (4)", wait_s=0.2)).outcome())
 
     assert outcome in ("write_timed_out", "database_busy", "answered")
     assert program.outcome().returncode == 0

@@ -49,7 +49,7 @@ def test_waiting_write_ends_at_its_deadline(client: Client, table: str) -> None:
     """Behind a long write, a short-tempered one gives up in time and is never applied."""
     first = Asked(lambda: client.execute(LONG, timeout_s=3))
     running(client, LONG[:30])
-    second = Asked(lambda: client.execute("INSERT INTO t VALUES (7)", timeout_s=0.7))
+    second = Asked(lambda: client.execute("INSERT INTO t VALUES (7)", wait_s=0.7))
 
     assert code_of(second.outcome()) == "write_timed_out"
     assert second.took_s < 2.5
@@ -62,8 +62,8 @@ def test_write_that_waits_for_a_stranger_names_it(pond: KeeperProcess, client: C
     """At the deadline the error says which program, by pid and name, was waited for in vain; afterwards writes work."""
     wait_until(lambda: not client.status("pond")["writer"]["is_open"], what="a closed file")
     with Stranger(pond.target, tmp_path) as stranger:
-        asked = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=1.0))
-        behind = Asked(lambda: client.execute("INSERT INTO t VALUES (2)", timeout_s=0.8))
+        asked = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", wait_s=1.0))
+        behind = Asked(lambda: client.execute("INSERT INTO t VALUES (2)", wait_s=0.8))
         outcome, other = asked.outcome(), behind.outcome()
         stranger.let_go()
 
@@ -81,7 +81,7 @@ def test_write_that_waits_for_the_lease_names_its_holder(pond: KeeperProcess, cl
     program = Asked(lambda: pond.cli("run", "--", "sleep", "4"))
     wait_until(lambda: (client.status("pond")["lease"]["holder"] or {}).get("who") == "sleep 4", what="sleep with the lease")
     holder = client.status("pond")["lease"]["holder"]
-    asked = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=1.0))
+    asked = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", wait_s=1.0))
     outcome = asked.outcome()
 
     assert code_of(outcome) == "database_busy"
@@ -135,7 +135,7 @@ def test_delete_kills_a_waiting_and_a_running_write(client: Client, table: str) 
     """DELETE /v1/queries/{id} drops a write that waits and interrupts one that runs; neither has changed anything."""
     first = Asked(lambda: client.execute(LONG, timeout_s=15))
     entry = running(client, LONG[:30])
-    second = Asked(lambda: client.execute("INSERT INTO t VALUES (8)", timeout_s=15))
+    second = Asked(lambda: client.execute("INSERT INTO t VALUES (8)"))
     waiting = running(client, "INSERT INTO t VALUES (8)")
     client.cancel(waiting["id"])
     assert code_of(second.outcome()) == "query_cancelled"

@@ -108,7 +108,7 @@ def test_the_queue_is_seen_in_its_order_and_by_priority(busy: tuple[KeeperProces
 def test_who_waits_in_vain_is_told_how_many_were_before(busy: tuple[KeeperProcess, Asked]) -> None:
     """A deadline that passes in the queue names what it waited for: the writes before it."""
     keeper, slow = busy
-    waiting = [insert(keeper, 1, timeout_s=10), insert(keeper, 2, timeout_s=0.3)]
+    waiting = [insert(keeper, 1), insert(keeper, 2, wait_s=0.3)]
     late = waiting[1].outcome()
 
     assert isinstance(late, WriteTimedOut)
@@ -123,8 +123,8 @@ def test_who_waits_for_a_lease_in_vain_is_told_by_whom_it_is_held(start_keeper: 
     keeper.client().execute("CREATE TABLE log (n INTEGER)")
     holder = Asked(lambda: keeper.cli("run", "--reason", "nightly load", "--", "sleep", "4"))
     wait_until(lambda: (keeper.client().queue()["holder"] or {}).get("why") == "nightly load", what="the lease is taken")
-    first = insert(keeper, 1, timeout_s=20)
-    late: PondkeeperError = insert(keeper, 2, timeout_s=0.5).outcome()
+    first = insert(keeper, 1)
+    late: PondkeeperError = insert(keeper, 2, wait_s=0.5).outcome()
 
     assert isinstance(late, DatabaseBusy)
     assert "nightly load" in late.message

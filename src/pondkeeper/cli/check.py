@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.known import SUFFIX, database_at, databases_of, find_database, keeper_of
 from pondkeeper.cli.narration import say
 from pondkeeper.cli.output import print_json
 from pondkeeper.cli.target import Target, home_option, json_option
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.paths import Home
+from pondkeeper.local.known import SUFFIX, database_at, databases_of, find_database, keeper_of
 
 if TYPE_CHECKING:
     from pondkeeper.cli.doctor.finding import Finding

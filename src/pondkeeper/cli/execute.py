@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 )
 @parameters_option
 @database_option
-@click.option("--timeout", "timeout_s", type=DURATION, help="Give up after this long, e.g. 1m.")
+@click.option("--wait", "wait_s", type=DURATION, help="How long to wait for the turn, e.g. 10m.")
+@click.option("--timeout", "timeout_s", type=DURATION, help="How long to run from the turn on, e.g. 1m.")
 @click.option(
     "--idempotency-key",
     metavar="KEY",
@@ -59,6 +60,7 @@ def command(
     positional: tuple[str, ...],
     named: tuple[str, ...],
     database: str | None,
+    wait_s: float | None,
     timeout_s: float | None,
     idempotency_key: str | None,
     priority: str | None,
@@ -78,6 +80,7 @@ def command(
             listed[0] if len(listed) == 1 else listed,
             values,
             timeout_s=timeout_s,
+            wait_s=wait_s,
             idempotency_key=idempotency_key,
             priority=priority,
         )

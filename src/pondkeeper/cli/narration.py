@@ -71,6 +71,12 @@ class Progress:
         self._done.set()
         self._thread.join()
 
+    def say(self, text: str) -> None:
+        """A sentence of its own, above the moving line."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+        say(text)
+
     def _run(self) -> None:
         began = time.monotonic()
         if self._done.wait(QUIET_FOR_S):

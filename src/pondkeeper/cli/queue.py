@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pondkeeper.cli.help import example, new_command
 from pondkeeper.cli.narration import say
 from pondkeeper.cli.output import print_json, print_table
-from pondkeeper.cli.quantities import show_seconds
+from pondkeeper.cli.quantities import show_age
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
+from pondkeeper.errors import KeeperNotRunning
+from pondkeeper.local.known import find_database
+
+if TYPE_CHECKING:
+    from pondkeeper.files.paths import DatabasePaths
 
 
 @new_command(
@@ -21,30 +26,64 @@ from pondkeeper.cli.target import Target, database_option, json_option, target_o
 @json_option
 @target_options
 def command(database: str | None, as_json: bool, target: Target) -> None:
-    """List the writes to a database in the order of their turns; `cancel` drops one that has not begun to commit."""
-    with target.client(database=database) as client:
-        line = client.queue()
+    """List the writes to a database, and the programs that wait for it, in the order of their turns.
+
+    `cancel` drops a write that has not begun to commit. Without a keeper, the programs are listed.
+    """
+    line = _line(target, database)
     if as_json:
         print_json(line)
         return
-    if line["writes"]:
-        columns = ("id", "priority", "state", "for", "key", "client", "sql")
-        print_table(columns, map(_row, line["writes"]), numbers=(3,), whole=range(6))
+    if line["line"]:
+        columns = ("place", "kind", "state", "priority", "for", "who", "id", "why")
+        print_table(columns, map(_row, line["line"]), numbers=(0, 4), whole=range(7))
     say(f"{_holder(line)}; {_waiting(line)}")
 
 
-def _row(write: dict[str, Any]) -> tuple[Any, ...]:
-    sql = " ".join(str(write["sql"] or "").split())
-    age = show_seconds(write["age_ms"] / 1000)
-    return write["id"], write["priority"], write["state"], age, write["key_id"], write["client"], sql
+def _line(target: Target, database: str | None) -> dict[str, Any]:
+    try:
+        with target.client(database=database) as client:
+            return client.queue()
+    except KeeperNotRunning:
+        if target.is_remote:
+            raise
+    return seen_line(find_database(target.local_home(), database))
+
+
+def seen_line(paths: DatabasePaths) -> dict[str, Any]:
+    """The line as files and the kernel show it, in the shape of the keeper's own answer."""
+    from pondkeeper.databases.line import one_line
+    from pondkeeper.databases.watching import look
+
+    sight = look(paths, frozenset())
+    return {
+        "database": paths.name,
+        "holder": sight.lease_holder,
+        "foreign": sight.foreign,
+        "programs_waiting": len(sight.programs),
+        "waiting_for": None,
+        "line": one_line((), sight.programs),
+        "writes": [],
+    }
+
+
+def _row(entry: dict[str, Any]) -> tuple[Any, ...]:
+    who = entry["who"] if entry["pid"] is None else f"{entry['who']} (pid {entry['pid']})"
+    age = show_age(entry["since"])
+    return entry["place"], entry["kind"], entry["state"], entry["priority"], age, who, entry["id"], entry["why"]
 
 
 def _holder(line: dict[str, Any]) -> str:
     names = [f"{foreign['program']} (pid {foreign['pid']}, without the lease)" for foreign in line["foreign"]]
     if holder := line["holder"]:
-        why = f", for: {holder['why']}" if holder.get("why") else ""
-        names.insert(0, f"{holder['who']} (pid {holder['pid']}) since {holder.get('since', 'now')}{why}")
+        names = [_named(holder)] + ([] if holder["who"] != "keeper" else names)
     return f"held by {' and '.join(names)}" if names else "nobody has the file open"
+
+
+def _named(holder: dict[str, Any]) -> str:
+    why = f", for: {holder['why']}" if holder.get("why") else ""
+    limit = f", for {holder['max_hold_s']:g} s at most" if holder.get("max_hold_s") else ""
+    return f"{holder['who']} (pid {holder['pid']}) since {holder.get('since', 'now')}{limit}{why}"
 
 
 def _waiting(line: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.known import SUFFIX, database_at, find_database, serving_home
-from pondkeeper.cli.narration import QUIET_FOR_S, Progress, say, warn
+from pondkeeper.cli.narration import Progress, say, show_error, warn
 from pondkeeper.cli.quantities import DURATION, show_seconds
-from pondkeeper.cli.supervision import run_program
+from pondkeeper.cli.supervision import Bounds, Ended, descendants, end_all, run_program
 from pondkeeper.cli.target import Target, home_option
 from pondkeeper.errors import DatabaseBusy, PondkeeperError
-from pondkeeper.files.locks import LockHolder, holders_of
-from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.local.known import database_at, find_database, home_of, is_file_name
+from pondkeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pondkeeper.files.locks import LockHolder
+    from pondkeeper.files.paths import DatabasePaths
+    from pondkeeper.writer.lease import Lease
 
-    from pondkeeper.writer.lease import Holder, Lease
-
-FOREIGN_POLL_S: Final = 0.1
-TELL_AGAIN_S: Final = 30.0
 # Why: other words may hold secrets (postgres://user:secret@host), and everybody who waits is shown them.
 HARMLESS: Final = re.compile(r"[A-Za-z0-9_./]{1,60}\Z")
-# What shells answer when a program is not there, and when it is there and cannot be executed.
+# What shells answer when a program is not there, and when it is there and cannot be executed; what timeout(1) answers
+# when a program was ended because its time was over; and sysexits' "temporary failure" where the turn did not come.
 NOT_FOUND: Final = 127
 NOT_EXECUTABLE: Final = 126
+HELD_TOO_LONG: Final = 124
+NO_TURN: Final = 75
 
 
 @new_command(
@@ -41,12 +41,24 @@ NOT_EXECUTABLE: Final = 126
     example("a dbt project, when the database is free", "pondkeeper run -- dbt build"),
     example("say why, for those who wait", 'pondkeeper run --reason "nightly load" -- python load.py'),
     example("now or not at all", "pondkeeper run --no-wait -- ./repair.sh"),
+    example("end it when it has had the database for half an hour", "pondkeeper run --max-hold 30m -- python load.py"),
     example("a database named by its file", "pondkeeper run -d ./warehouse.duckdb -- duckdb warehouse.duckdb"),
     allow_interspersed_args=False,  # Why: options after COMMAND are COMMAND's own, also without `--`.
 )
 @click.option("--wait", "wait_s", type=DURATION, default="5m", show_default=True, help="How long to wait for the turn.")
 @click.option("--no-wait", is_flag=True, help="Give up at once when somebody has the database.")
 @click.option("--reason", metavar="TEXT", default="", help="Why, for those who wait and for `status`.")
+@click.option(
+    "--max-hold", "max_hold_s", type=DURATION, help="How long COMMAND may run; then it is ended.  [lease.max_hold_s]"
+)
+@click.option(
+    "--kill-after",
+    "kill_after_s",
+    type=DURATION,
+    default="10s",
+    show_default=True,
+    help="How long what is ended has between SIGTERM and SIGKILL.",
+)
 @click.option(
     "-d", "--database", metavar="NAME", help="The database, by name or by its file; not needed where there is one."
 )
@@ -57,6 +69,8 @@ def command(
     wait_s: float,
     no_wait: bool,
     reason: str,
+    max_hold_s: float | None,
+    kill_after_s: float,
     database: str | None,
     no_snapshot: bool,
     target: Target,
@@ -66,29 +80,32 @@ def command(
 
     It waits for its turn, first come, first served, with a keeper running or without one. COMMAND finds the
     database file in $PONDKEEPER_DATABASE and opens it itself; readers go on from the last snapshot. Signals are passed
-    on, the exit code is COMMAND's own, and what it wrote is published when it has ended.
+    on, the exit code is COMMAND's own, and what it wrote is published when it has ended. Exit code 75: its turn did not
+    come; 124: it was ended because it had the database for too long.
     """
-    from pondkeeper.writer.lease import Lease
-
     paths = _database(target, database)
-    lease = Lease(paths, who=_shown(program), why=reason)
-    _take(lease, paths, 0.0 if no_wait else wait_s)
-    began = time.monotonic()
+    if max_hold_s is None:
+        max_hold_s = Settings.load(home_of(paths).settings_file).lease.max_hold_s
+    turn = _Turn(paths, program, reason, max_hold_s or None, kill_after_s)
     try:
-        code = run_program(program, {"PONDKEEPER_DATABASE": str(paths.file)}, keep_open=lease.fileno())
+        turn.take(0.0 if no_wait else wait_s)
+    except DatabaseBusy as busy:
+        show_error(busy)
+        return NO_TURN
+    try:
+        code = turn.run()
     except OSError as error:
         warn(f"{program[0]} cannot be started: {error.strerror}")
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     finally:
-        lease.release()
-    say(f"{program[0]} ended with {code} after {show_seconds(time.monotonic() - began)}")
+        turn.give_back()
     if not no_snapshot:
         _publish(paths)
     return code
 
 
 def _database(target: Target, name: str | None) -> DatabasePaths:
-    if name is not None and (name.endswith(SUFFIX) or os.sep in name):
+    if name is not None and is_file_name(name):
         return database_at(Path(name))
     return find_database(target.local_home(), name)
 
@@ -99,70 +116,75 @@ def _shown(program: Sequence[str]) -> str:
     return " ".join(words)
 
 
-def _take(lease: Lease, paths: DatabasePaths, wait_s: float) -> None:
-    """Take the lease, then wait until no program that did not ask has the file open either."""
-    deadline = time.monotonic() + wait_s
-    lease.acquire(wait_s, on_wait=_teller())
-    try:
-        _wait_for_strangers(paths, deadline, wait_s)
-    except BaseException:  # Why: also when interrupted, nobody may wait for a lease that is not used.
-        lease.release()
-        raise
+class _Turn:
+    """The turn of one program: taken, used, and given back when nothing of it has the database open any more."""
 
+    def __init__(
+        self, paths: DatabasePaths, program: Sequence[str], reason: str, max_hold_s: float | None, kill_after_s: float
+    ) -> None:
+        from pondkeeper.writer.lease import Lease
 
-def _teller() -> Callable[[Holder | None, int], None]:
-    """Says who is waited for: at once, when that changes, and every half minute.
+        self._paths = paths
+        self._program = program
+        self._lease: Lease = Lease(paths, who=_shown(program), why=reason, max_hold_s=max_hold_s)
+        self._bounds = Bounds(max_hold_s, kill_after_s, self._say_end)
 
-    The keeper's writer is not worth a word for two seconds: it gives the file back when it is idle.
-    """
-    told: dict[str, float] = {}
-    quiet_until = time.monotonic() + QUIET_FOR_S
+    def take(self, wait_s: float) -> None:
+        """Wait for the turn, and say for whom. Raises DatabaseBusy."""
+        from pondkeeper.local.turn import take_turn
 
-    def tell(holder: Holder | None, ahead: int) -> None:
-        if holder is not None and holder.who == "keeper" and time.monotonic() < quiet_until:
-            return
-        who = holder.describe() if holder else "the queue to move on"
-        text = f"waiting for {who}" + (f"; {ahead} before us" if ahead else "")
-        if time.monotonic() - told.get(text, -TELL_AGAIN_S) >= TELL_AGAIN_S:
-            told.clear()
-            told[text] = time.monotonic()
-            say(text)
+        with Progress("waiting for the turn") as progress:
 
-    return tell
+            def tell(text: str) -> None:
+                progress.what = text
+                progress.say(text)
 
+            take_turn(self._lease, self._paths, wait_s, tell)
 
-def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float) -> None:
-    told: LockHolder | None = None
-    while holders := _strangers(paths.file):
-        holder = holders[0]
-        if time.monotonic() >= deadline:
-            raise DatabaseBusy(
-                f"{holder.program} (pid {holder.pid}) has the database open without having asked for the lease, "
-                f"and did not close it within {wait_s:g} s.",
-                holder_pid=holder.pid,
-                holder_program=holder.program,
-            )
-        if holder != told:
-            told = holder
-            say(f"waiting for {holder.program} (pid {holder.pid}), which has the database open without having asked")
-        time.sleep(FOREIGN_POLL_S)
+    def run(self) -> int:
+        """Run the program to its end; its exit code, or that of one that was ended."""
+        began = time.monotonic()
+        environment = {"PONDKEEPER_DATABASE": str(self._paths.file)}
+        ended: Ended = run_program(self._program, environment, keep_open=self._lease.fileno(), bounds=self._bounds)
+        self._end_left_behind()
+        say(f"{self._program[0]} ended with {ended.code} after {show_seconds(time.monotonic() - began)}")
+        return HELD_TOO_LONG if ended.was_late else ended.code
 
+    def give_back(self) -> None:
+        """Give the lease to whoever waits for it."""
+        self._lease.release(from_all=True)
 
-def _strangers(file: Path) -> list[LockHolder]:
-    return [holder for holder in holders_of(file) if holder.kind == "posix"]
+    def _say_end(self, number: signal.Signals) -> None:
+        limit_s, kill_after_s = self._bounds.longest_s, self._bounds.kill_after_s
+        if number is signal.SIGTERM:
+            had = f"{self._program[0]} has had the database for {show_seconds(limit_s)}, the most that it may"
+            warn(f"{had}: it is ended (SIGTERM, and SIGKILL after {show_seconds(kill_after_s)})")
+        else:
+            warn(f"{self._program[0]} did not end within {show_seconds(kill_after_s)}: it is killed")
+
+    def _end_left_behind(self) -> None:
+        """End what the program has left behind with the database open: whoever is next must not meet it."""
+        if left := self._left_behind():
+            names = ", ".join(f"{holder.program} (pid {holder.pid})" for holder in left)
+            warn(f"{self._program[0]} has left behind {names} with the database open: ended")
+            end_all(lambda: [holder.pid for holder in self._left_behind()], self._bounds.kill_after_s)
+
+    def _left_behind(self) -> list[LockHolder]:
+        from pondkeeper.local.turn import strangers_of
+
+        born = set(descendants())
+        return [holder for holder in strangers_of(self._paths) if holder.pid in born]
 
 
 def _publish(paths: DatabasePaths) -> None:
     """Ask the keeper, where one runs, to publish what was written; that it failed is no failure of the program."""
-    from pondkeeper.client import Client
+    from pondkeeper.local.publishing import publish
 
-    home = serving_home(paths)
-    if home is None:
-        return
     try:
-        with Client.local(home.root) as client, Progress("Publishing what was written"):
-            snapshot = client.take_snapshot(paths.name)
+        with Progress("Publishing what was written"):
+            snapshot = publish(paths)
     except PondkeeperError as error:
         warn(f"no snapshot was published: {error.message} [{error.code}]")
         return
-    say(f"published as version {snapshot['version']}")
+    if snapshot is not None:
+        say(f"published as version {snapshot['version']}")

@@ -8,8 +8,9 @@ from typing import Any, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.target import home_at, outer_home
+from pondkeeper.cli.target import outer_home
 from pondkeeper.files.paths import Home, default_home
+from pondkeeper.local.known import home_at
 from pondkeeper.settings import Settings
 
 FLAGS: Final = {
@@ -23,6 +24,7 @@ FLAGS: Final = {
     "timeout": "readers.timeout_s",
     "max_rows": "readers.max_rows",
     "write_timeout": "writer.timeout_s",
+    "write_wait": "writer.wait_s",
     "keep": "snapshots.keep",
     "log_level": "log.level",
     "log_format": "log.format",
@@ -55,6 +57,7 @@ FLAGS: Final = {
 @click.option("--timeout", metavar="DURATION", help="Longest time of a query.  [readers.timeout_s; default: 30s]")
 @click.option("--max-rows", metavar="COUNT", help="Most rows of an answer.  [readers.max_rows]")
 @click.option("--write-timeout", metavar="DURATION", help="Longest time of a write.  [writer.timeout_s; default: 20s]")
+@click.option("--write-wait", metavar="DURATION", help="How long a write waits for its turn.  [writer.wait_s; default: 60s]")
 @click.option("--keep", metavar="COUNT", help="Snapshots to keep.  [snapshots.keep; default: 3]")
 @click.option("--log-level", help="debug, info, warning or error.  [log.level; default: info]")
 @click.option("--log-format", help="auto, console or json.  [log.format; default: console on a terminal, else json]")

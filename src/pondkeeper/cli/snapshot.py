@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pondkeeper.cli.help import example, new_group
-from pondkeeper.cli.known import find_database, is_own_child, who
 from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes
 from pondkeeper.cli.target import Target, database_option, home_option, json_option, outer_options, target_options
 from pondkeeper.errors import SnapshotNotFound
+from pondkeeper.local.known import find_database, is_own_child, who
 
 if TYPE_CHECKING:
     from pondkeeper.snapshots.listing import SnapshotInfo

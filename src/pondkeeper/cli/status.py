@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.known import KeeperFile, databases_of, keeper_of
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes, show_seconds
 from pondkeeper.cli.target import Target, json_option, target_options
 from pondkeeper.errors import PondkeeperError
+from pondkeeper.local.known import KeeperFile, databases_of, keeper_of
 
 if TYPE_CHECKING:
     from pondkeeper.files.paths import DatabasePaths, Home
@@ -104,7 +104,7 @@ def seen(paths: DatabasePaths) -> dict[str, Any]:
         "version": newest.version if newest else None,
         "snapshot": snapshot,
         "file": {"path": str(paths.file), "size_bytes": sight.size_bytes, "wal_bytes": sight.wal_bytes},
-        "lease": {"holder": sight.lease_holder, "waiting": sight.lease_waiting},
+        "lease": sight.lease(),
         "foreign": sight.foreign,
         "queue": None,
         "problem": None,

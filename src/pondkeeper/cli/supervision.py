@@ -1,28 +1,60 @@
-"""One program in the foreground: it gets our terminal and our signals, and its exit code becomes ours."""
+"""One program in the foreground: it gets our terminal and our signals, and its exit code becomes ours.
+
+It is ended when it has had its time, and what it leaves behind with the database open is ended too.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
+
+from pondkeeper.workers.fence import adopt_orphans
 
 PASSED_ON: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 )
+WAITED_FOR: Final = PASSED_ON | {signal.SIGCHLD}
+KILL_AGAIN_S: Final = 0.1
+REAP_POLL_S: Final = 0.02
 
 
-def run_program(program: Sequence[str], environment: Mapping[str, str], *, keep_open: int) -> int:
-    """Run a program to its end and return its exit code, 128 + N when signal N killed it; OSError if it cannot start.
+@dataclass(frozen=True)
+class Bounds:
+    """How long a program may run (None: as long as it likes), and its time between SIGTERM and SIGKILL.
 
-    It inherits the descriptor `keep_open`: the lease is held until it ends, also when we are killed before.
+    `on_end(signal)` is told before the program and its descendants get that signal.
     """
+
+    longest_s: float | None
+    kill_after_s: float
+    on_end: Callable[[signal.Signals], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program has ended: its exit code (128 + N when signal N killed it), and whether its time was over."""
+
+    code: int
+    was_late: bool
+
+
+def run_program(program: Sequence[str], environment: Mapping[str, str], *, keep_open: int, bounds: Bounds) -> Ended:
+    """Run a program to its end; OSError if it cannot start.
+
+    It inherits the descriptor `keep_open`: the lease is held until it ends, also when we are killed before. Descendants
+    that outlive it become our children.
+    """
+    adopt_orphans()
     # Why blocked: a signal that arrives between the start of the program and the wait must be passed on, not lost.
-    waited_for = PASSED_ON | {signal.SIGCHLD}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)
     try:
         pid = _start(program, {**os.environ, **environment}, keep_open, before)
-        return _wait(pid, waited_for)
+        return _Watch(pid, bounds).wait()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -37,16 +69,49 @@ def _start(program: Sequence[str], environment: Mapping[str, str], keep_open: in
         os.set_inheritable(keep_open, was_inheritable)
 
 
-def _wait(pid: int, waited_for: set[signal.Signals] | frozenset[signal.Signals]) -> int:
-    """Pass signals on until the program has ended."""
-    while True:
-        received = signal.sigwaitinfo(waited_for)
-        if received.si_signo == signal.SIGCHLD:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                return _exit_code(status)
-        elif _is_from_a_process(received):
-            os.kill(pid, received.si_signo)
+class _Watch:
+    """Waits for one program: passes signals on, and ends it step by step when its time is over."""
+
+    def __init__(self, pid: int, bounds: Bounds) -> None:
+        self._pid = pid
+        self._bounds = bounds
+        self._next_step = signal.SIGTERM
+        self._told: set[signal.Signals] = set()
+        self._step_at = None if bounds.longest_s is None else time.monotonic() + bounds.longest_s
+
+    def wait(self) -> Ended:
+        """Return when the program has ended; where its time was over, when its descendants have ended too."""
+        while True:
+            received = self._next_signal()
+            if received is None:
+                self._take_step()
+            elif received.si_signo == signal.SIGCHLD:
+                if (status := reap(self._pid)) is not None:
+                    return self._ended(status)
+            elif _is_from_a_process(received):
+                os.kill(self._pid, received.si_signo)
+
+    def _next_signal(self) -> signal.struct_siginfo | None:
+        if self._step_at is None:
+            return signal.sigwaitinfo(WAITED_FOR)
+        return signal.sigtimedwait(WAITED_FOR, max(0.0, self._step_at - time.monotonic()))
+
+    def _take_step(self) -> None:
+        """SIGTERM, after a while SIGKILL, and that again for those that were born meanwhile."""
+        number = self._next_step
+        if number not in self._told:
+            self._told.add(number)
+            self._bounds.on_end(number)
+        end(descendants(), number)
+        pause_s = KILL_AGAIN_S if number is signal.SIGKILL else self._bounds.kill_after_s
+        self._next_step, self._step_at = signal.SIGKILL, time.monotonic() + pause_s
+
+    def _ended(self, status: int) -> Ended:
+        was_late = bool(self._told)
+        if was_late:
+            end_all(descendants, self._bounds.kill_after_s)
+        code = os.waitstatus_to_exitcode(status)
+        return Ended(code if code >= 0 else 128 - code, was_late)
 
 
 def _is_from_a_process(received: signal.struct_siginfo) -> bool:
@@ -54,6 +119,60 @@ def _is_from_a_process(received: signal.struct_siginfo) -> bool:
     return received.si_code <= 0
 
 
-def _exit_code(status: int) -> int:
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
+def end_all(find: Callable[[], Sequence[int]], kill_after_s: float) -> None:
+    """End the processes that `find` finds: SIGTERM, and from `kill_after_s` on SIGKILL until it finds none."""
+    kill_at = time.monotonic() + kill_after_s
+    end(find(), signal.SIGTERM)
+    while found := find():
+        reap(0)
+        if time.monotonic() >= kill_at:
+            end(found, signal.SIGKILL)
+        time.sleep(REAP_POLL_S)
+
+
+def end(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send them the signal; a stopped one is woken, so that it can hear it."""
+    for pid in pids:
+        for each in (number, signal.SIGCONT):
+            try:
+                os.kill(pid, each)
+            except (ProcessLookupError, PermissionError):  # it has ended; or it is another user's, by sudo
+                break
+
+
+def reap(pid: int) -> int | None:
+    """Take note of every child that has ended; the status of `pid` if it is among them."""
+    status = None
+    while True:
+        try:
+            ended, its_status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if ended == 0:
+            return status
+        if ended == pid:
+            status = its_status
+
+
+def descendants() -> list[int]:
+    """The living processes that descend from this one, also those that have left its session."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (parent := _parent_of(entry)) is not None:
+            children.setdefault(parent, []).append(int(entry.name))
+    found: list[int] = []
+    line = [os.getpid()]
+    while line:
+        born = children.get(line.pop(), [])
+        found += born
+        line += born
+    return found
+
+
+def _parent_of(entry: Path) -> int | None:
+    """The parent of a living process; None of a dead one."""
+    try:
+        state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return None if state in "ZX" else int(parent)

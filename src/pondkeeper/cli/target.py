@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 from click.core import ParameterSource
 
-from pondkeeper.cli.known import database_names
-from pondkeeper.errors import KeeperNotRunning, RequestRefused
-from pondkeeper.files.paths import HOME_NAME, Home, default_home
+from pondkeeper.errors import RequestRefused
+from pondkeeper.files.paths import HOME_NAME, Home
+from pondkeeper.local.known import database_names, existing, home_at, search_home
 
 if TYPE_CHECKING:
     from pondkeeper.client import Client
@@ -49,29 +49,7 @@ class Target:
             raise RequestRefused(
                 "This command works on the keeper's own machine only.", remedy="Run it there, without --url."
             )
-        if self.home is None:
-            raise KeeperNotRunning(f"There is no {HOME_NAME}/ in the working folder or above it.")
-        if not self.home.root.is_dir():
-            raise KeeperNotRunning(
-                "There is no keeper's home at the place that was named.", private=str(self.home.root)
-            )
-        return self.home
-
-
-def search_home(start: Path) -> Home | None:
-    """The nearest `.pondkeeper/` in `start` or above it."""
-    for folder in (start, *start.parents):
-        if (folder / HOME_NAME).is_dir():
-            return Home(folder / HOME_NAME)
-    return None
-
-
-def home_at(path: Path) -> Home:
-    """The home that somebody named: itself, the folder that contains it, or its database file."""
-    path = path.absolute()
-    if path.name != HOME_NAME and (path / HOME_NAME).is_dir():
-        return Home(path / HOME_NAME)
-    return Home(default_home(path)) if path.is_file() else Home(path)
+        return existing(self.home)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 
 from pondkeeper.databases.describing import Counters, Published, describe, describe_line
+from pondkeeper.databases.line import one_line
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
 from pondkeeper.databases.running import Running, RunningQueries, Stop
@@ -228,9 +229,9 @@ class Database:
         """
         sql = "; ".join(statement for statement, _ in request.statements)
         write_id = self._running.new_id()
-        self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
+        entry = self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
-            answer = await self.queue.execute(_demand(write_id, request))
+            answer = await self.queue.execute(_demand(write_id, request, self._settings.writer.wait_s), entry.has_its_turn)
         finally:
             self._running.remove(write_id)
         self.counters.commits += 1
@@ -343,24 +344,27 @@ class Database:
         return describe(self.name, published, self._sight, desk, line, self.problem())
 
     def waiting_line(self) -> dict[str, Any]:
-        """Who has the database, and all that wait for it in order: writes here, programs by their number."""
+        """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
         status = self.status()
+        writes = self._queue.writes if self._queue is not None else []
         return {
             "database": self.name,
             "holder": status["lease"]["holder"],
             "foreign": status["foreign"],
             "programs_waiting": status["lease"]["waiting"],
             "waiting_for": status["writer"]["waiting_for"],
-            "writes": self._queue.describe() if self._queue is not None else [],
+            "line": one_line(writes, self._sight.programs),
+            "writes": [write.describe() for write in writes],
         }
 
 
-def _demand(write_id: str, request: WriteRequest) -> Demand:
+def _demand(write_id: str, request: WriteRequest, wait_s: float) -> Demand:
     key = request.idempotency_key
     return Demand(
         write_id,
         request.statements,
         request.timeout_s,
+        wait_s if request.wait_s is None else request.wait_s,
         Identity(key, request.digest()) if key is not None else None,
         Priority(request.priority),
         request.key_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from pondkeeper.databases.requests import SnapshotInfo
@@ -56,7 +55,7 @@ def describe(
         "version": newest.version if newest else None,
         "snapshot": _snapshot(newest, published.age_s) if newest else None,
         "file": {"size_bytes": sight.size_bytes, "wal_bytes": sight.wal_bytes},
-        "lease": {"holder": sight.lease_holder or _own_lease(desk), "waiting": sight.lease_waiting},
+        "lease": {**sight.lease(), "holder": sight.lease_holder or (desk.holder() if desk else None)},
         "foreign": sight.foreign,
         "writer": {
             "is_open": desk.is_open if desk else False,
@@ -82,10 +81,3 @@ def describe_line(queue: WriteQueue) -> dict[str, Any]:
 
 def _snapshot(newest: SnapshotInfo, age_s: float) -> dict[str, Any]:
     return {**{name: getattr(newest, name) for name in _SHOWN}, "age_s": round(age_s, 3)}
-
-
-def _own_lease(desk: WriterDesk | None) -> dict[str, Any] | None:
-    if desk is None or not desk.is_open:
-        return None
-    since = datetime.fromtimestamp(desk.opened_at, UTC).isoformat(timespec="milliseconds")
-    return {"who": "keeper", "why": "writes through the queue", "pid": desk.pid, "since": since}

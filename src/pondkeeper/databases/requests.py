@@ -32,10 +32,14 @@ class ReadRequest:
 
 @dataclass(frozen=True)
 class WriteRequest:
-    """One statement or an atomic list of them, each with its parameters."""
+    """One statement or an atomic list of them, each with its parameters.
+
+    `wait_s`: how long it may wait for its turn (None: as long as any write may); `timeout_s`: how long it may then run.
+    """
 
     statements: list[tuple[str, list[Any] | dict[str, Any] | None]]
     timeout_s: float
+    wait_s: float | None = None
     key_id: str | None = None
     client: str | None = None
     idempotency_key: str | None = None

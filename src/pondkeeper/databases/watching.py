@@ -8,7 +8,8 @@ from typing import Any
 from pondkeeper.files.locks import holders_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState, file_state
-from pondkeeper.writer.lease import current_holder, waiting_count
+from pondkeeper.writer.lease import current_holder
+from pondkeeper.writer.tickets import Place, places
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,13 @@ class Sight:
     size_bytes: int = 0
     wal_bytes: int = 0
     lease_holder: dict[str, Any] | None = None
-    lease_waiting: int = 0
+    programs: list[Place] = field(default_factory=list)
     foreign: list[dict[str, Any]] = field(default_factory=list)
+
+    def lease(self) -> dict[str, Any]:
+        """The lease as a status shows it: who has it, and how many programs wait for it, and which."""
+        shown = [{name: value for name, value in asdict(place).items() if name != "asked_ns"} for place in self.programs]
+        return {"holder": self.lease_holder, "waiting": len(shown), "programs": shown}
 
     @property
     def is_free(self) -> bool:
@@ -44,6 +50,6 @@ def look(paths: DatabasePaths, own_pids: frozenset[int]) -> Sight:
         size_bytes=state[2],
         wal_bytes=state[5],
         lease_holder=asdict(lease) if lease else None,
-        lease_waiting=waiting_count(paths),
+        programs=[place for place in places(paths.tickets) if place.pid not in own_pids],
         foreign=foreign,
     )

@@ -62,9 +62,11 @@ class FlockFile:
                 return True
         return False
 
-    def release(self) -> None:
-        """Close our descriptor; the lock lives on while a process that inherited it does."""
+    def release(self, *, from_all: bool = False) -> None:
+        """Close our descriptor; the lock lives on while a process that inherited it does, but for `from_all`."""
         if self._descriptor is not None:
+            if from_all:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
             self._descriptor = None
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pondkeeper.errors import DatabaseNotFound, InvalidRequest
+from pondkeeper.errors import DatabaseNotFound, InvalidRequest, KeeperNotRunning
 from pondkeeper.files.locks import is_flocked
-from pondkeeper.files.paths import DatabasePaths, Home, default_home
+from pondkeeper.files.paths import HOME_NAME, DatabasePaths, Home, default_home
 
 SUFFIX = ".duckdb"
 
@@ -25,6 +26,31 @@ class KeeperFile:
     started_at: str | None = None
     version: str | None = None
     databases: tuple[Path, ...] = ()
+
+
+def search_home(start: Path) -> Home | None:
+    """The nearest `.pondkeeper/` in `start` or above it."""
+    for folder in (start, *start.parents):
+        if (folder / HOME_NAME).is_dir():
+            return Home(folder / HOME_NAME)
+    return None
+
+
+def home_at(path: Path) -> Home:
+    """The home that somebody named: itself, the folder that contains it, or its database file."""
+    path = path.absolute()
+    if path.name != HOME_NAME and (path / HOME_NAME).is_dir():
+        return Home(path / HOME_NAME)
+    return Home(default_home(path)) if path.is_file() else Home(path)
+
+
+def existing(home: Home | None) -> Home:
+    """The home, if there is one on disk. Raises KeeperNotRunning."""
+    if home is None:
+        raise KeeperNotRunning(f"There is no {HOME_NAME}/ in the working folder or above it.")
+    if not home.root.is_dir():
+        raise KeeperNotRunning("There is no keeper's home at the place that was named.", private=str(home.root))
+    return home
 
 
 def keeper_of(home: Home) -> KeeperFile:
@@ -54,8 +80,11 @@ def _files(databases: Any) -> list[Path]:
 
 def serving_home(paths: DatabasePaths) -> Home | None:
     """The home of the keeper that serves this database now, wherever it lies; None when none does."""
-    if not is_flocked(paths.claim_lock):
-        return None
+    return home_of(paths) if is_flocked(paths.claim_lock) else None
+
+
+def home_of(paths: DatabasePaths) -> Home:
+    """The home of the keeper that serves this database, or served it last: where its snapshots lie."""
     try:
         return Home(Path(json.loads(paths.claim_json.read_bytes())["home"]))
     except (OSError, ValueError, KeyError, TypeError):
@@ -101,11 +130,16 @@ def find_database(home: Home, name: str | None) -> DatabasePaths:
     raise DatabaseNotFound(f"There is no database {name!r} here; there is: {_listed(found)}.")
 
 
-def database_at(file: Path) -> DatabasePaths:
+def database_at(file: Path, *, may_miss: bool = False) -> DatabasePaths:
     """A database named by its file, with the home beside it."""
-    if not file.is_file():
+    if not may_miss and not file.is_file():
         raise DatabaseNotFound("There is no such database file.", private=str(file))
     return Home(default_home(file)).database(file)
+
+
+def is_file_name(name: str | os.PathLike[str]) -> bool:
+    """Whether a database is named by its file, and not by its name in a home."""
+    return not isinstance(name, str) or name.endswith(SUFFIX) or os.sep in name
 
 
 def _only(found: list[DatabasePaths]) -> DatabasePaths:
@@ -120,3 +154,13 @@ def _only(found: list[DatabasePaths]) -> DatabasePaths:
 
 def _listed(found: list[DatabasePaths]) -> str:
     return ", ".join(paths.name for paths in found) or "none"
+
+
+def database_of(
+    database: str | os.PathLike[str] | None, home: str | os.PathLike[str] | None, *, may_miss: bool = False
+) -> DatabasePaths:
+    """A database as programs name it: by its file, or by its name in a home; neither is needed where there is one."""
+    if database is not None and is_file_name(database):
+        return database_at(Path(database).absolute(), may_miss=may_miss)
+    found = home_at(Path(home)) if home is not None else search_home(Path.cwd())
+    return find_database(existing(found), None if database is None else str(database))

@@ -59,9 +59,10 @@ class Statement(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class WriteLimits(Struct, forbid_unknown_fields=True, frozen=True):
-    """The most that a write may take; the server's own limit applies too."""
+    """The most that a write may take; the server's own limits apply too."""
 
-    timeout_s: Seconds | None = None
+    timeout_s: Annotated[float, Meta(gt=0, description="From its turn on.")] | None = None
+    wait_s: Annotated[float, Meta(gt=0, description="For its turn to come.")] | None = None
 
 
 class ExecuteBody(Struct, forbid_unknown_fields=True, frozen=True):

@@ -27,6 +27,7 @@ _ANSWERS: Final = (
     shapes.DatabaseList,
     shapes.DatabaseState,
     shapes.WaitingLine,
+    shapes.PlaceInLine,
     shapes.WaitingWrite,
     shapes.SnapshotList,
     shapes.SnapshotEntry,

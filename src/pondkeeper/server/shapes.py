@@ -111,6 +111,21 @@ class WaitingWrite(Struct):
     client: str | None
 
 
+class PlaceInLine(Struct):
+    """A write or a program in the one line of a database."""
+
+    place: Annotated[int, Meta(description="How many have their turn before it.")]
+    kind: Annotated[str, Meta(description="write, or lease for a program that waits with a ticket")]
+    id: Annotated[str | None, Meta(description="Of a write: DELETE /v1/queries/{id} cancels it.")]
+    state: Annotated[str, Meta(description="waiting, running or committing")]
+    priority: str | None
+    who: Annotated[str | None, Meta(description="The program, or the client of a write.")]
+    why: Annotated[str | None, Meta(description="The reason that it gave, or the beginning of the statement.")]
+    since: str
+    pid: Annotated[int | None, Meta(description="Of a program.")]
+    key_id: str | None
+
+
 class WaitingLine(Struct):
     """Who has a database, and who waits to write to it, in order."""
 
@@ -119,7 +134,8 @@ class WaitingLine(Struct):
     foreign: Annotated[list[dict[str, Any]], Meta(description="Programs that have the file open without the lease.")]
     programs_waiting: Annotated[int, Meta(description="Programs that wait for the lease.")]
     waiting_for: Annotated[dict[str, Any] | None, Meta(description="Whom the keeper's writer waits for.")]
-    writes: list[WaitingWrite]
+    line: Annotated[list[PlaceInLine], Meta(description="What runs and waits, writes and programs, in one order.")]
+    writes: Annotated[list[WaitingWrite], Meta(description="The writes among them, in the same order.")]
 
 
 class SnapshotEntry(Struct):

@@ -13,7 +13,7 @@ from typing import Protocol
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, PondkeeperError
+from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, PartsApplied, PondkeeperError
 from pondkeeper.writer.batch import Batch, Member, Send
 from pondkeeper.writer.grouping import Step, groups, steps
 from pondkeeper.writer.session import Session
@@ -78,6 +78,8 @@ class Applier:
         if not session.is_in_place():
             batch.refuse(group, _displaced())
             raise SystemExit(1)
+        if group[0].load is not None and self._refused_in_parts(session, batch, group[0]):
+            return
         keyed = {member.key: member for member in group if member.key is not None}
         if keyed:
             group = self._without_known(session, batch, group, keyed)
@@ -87,7 +89,7 @@ class Applier:
                 self._commit(session, batch, attempt)
         finally:
             batch.transaction = None
-        if keyed and batch.is_over:
+        if (keyed or group and group[0].load is not None) and batch.is_over:
             self._prune(session)
 
     def _without_known(
@@ -102,6 +104,14 @@ class Applier:
             elif batch.begin([member]):
                 batch.applied({member.number: record.rows_changed}, self._versions.version_of_all())
         return [member for member in group if member.key not in known]
+
+    def _refused_in_parts(self, session: Session, batch: Batch, member: Member) -> bool:
+        """Refuse several ingests in one load of which some were applied before: which rows are theirs nobody here knows."""
+        assert member.load is not None
+        known = session.outcomes([part.key for part in member.load.parts]) if member.load.parts else {}
+        if known:
+            batch.refuse([member], PartsApplied(known=sorted(known)))
+        return bool(known)
 
     def _prune(self, session: Session) -> None:
         now = time.monotonic()
@@ -124,7 +134,7 @@ class Applier:
             attempt.cut_after_commit(error)
         else:
             # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
-            batch.applied(attempt.rows_changed, self._versions.record_commit())
+            batch.applied(attempt.rows_changed, self._versions.record_commit(), time.monotonic() - attempt.began_at)
 
 
 class _Attempt:
@@ -134,13 +144,15 @@ class _Attempt:
         self.transaction = batch.transaction = session.transaction()
         self.rows_changed: dict[int, list[int]] = {}
         self.begun: list[Member] = []
+        self.began_at = time.monotonic()
         self._batch = batch
         self._todo = todo
         self._patience = patience
 
     def execute(self) -> bool:
         """Run the statements; whether there is something to commit. Otherwise the batch's plan says how to go on."""
-        began_at = time.monotonic()
+        began_at = self.began_at = time.monotonic()
+        self._batch.announce(_members(self._todo))
         self.transaction.begin()
         for index, step in enumerate(self._todo):
             if self.begun and time.monotonic() - began_at > GROUP_S:  # Why: those before it have waited long enough.
@@ -164,6 +176,7 @@ class _Attempt:
             for member in self.begun
             if member.key is not None
         ]
+        records += [part for member in self.begun if member.load is not None for part in member.load.parts]
         if records:
             self.transaction.remember(records)
 
@@ -179,11 +192,14 @@ class _Attempt:
                 self.rows_changed |= {member.number: [1] for member in members}
             else:
                 for member in members:
-                    self.rows_changed[member.number] = [
-                        self.transaction.execute(sql, parameters) for sql, parameters in member.statements
-                    ]
+                    self.rows_changed[member.number] = self._run_one(member)
         finally:
             self._patience.end()
+
+    def _run_one(self, member: Member) -> list[int]:
+        if member.load is not None:
+            return member.load.run(self.transaction)
+        return [self.transaction.execute(sql, parameters) for sql, parameters in member.statements]
 
     def _cut(self, failing: list[Member], rest: list[Member], error: PondkeeperError) -> None:
         self.transaction.roll_back()

@@ -12,6 +12,7 @@ from typing import Any
 
 from pondkeeper.engine.writing import Transaction
 from pondkeeper.errors import PondkeeperError, QueryCancelled
+from pondkeeper.writer.staged import StagedLoad
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -26,13 +27,16 @@ class Phase(Enum):
 
 @dataclass
 class Member:
-    """One write of a batch: an atomic list of statements."""
+    """One write of a batch: an atomic list of statements, or a load of staged rows."""
 
     number: int
     statements: list[tuple[str, Any]]
     deadline: float
+    timeout_s: float
+    asked_ns: int
     key: str | None = None
     digest: str = ""
+    load: StagedLoad | None = None
     phase: Phase = Phase.WAITING
     is_cancelled: bool = False
 
@@ -46,7 +50,14 @@ class Batch:
         self._lock = threading.Lock()
         self._members = {
             write["number"]: Member(
-                write["number"], write["statements"], now + write["timeout_s"], write.get("key"), write.get("digest", "")
+                write["number"],
+                write["statements"],
+                now + write["wait_s"],
+                write["timeout_s"],
+                write["asked_ns"],
+                write.get("key"),
+                write.get("digest", ""),
+                StagedLoad.from_wire(write["load"]) if "load" in write else None,
             )
             for write in writes
         }
@@ -71,6 +82,20 @@ class Batch:
         """How long the most patient member that has no answer may still wait."""
         deadlines = [member.deadline for member in self.members if member.phase is not Phase.ANSWERED]
         return max(0.0, max(deadlines, default=0.0) - time.monotonic())
+
+    def oldest_ns(self) -> int:
+        """When the longest-waiting member that has no answer was asked for, on the clock of tickets."""
+        asked = [member.asked_ns for member in self.members if member.phase is not Phase.ANSWERED]
+        return min(asked, default=time.monotonic_ns())
+
+    def announce(self, members: Iterable[Member]) -> None:
+        """The turn of these members has come: their time to run begins."""
+        now = time.monotonic()
+        with self._lock:
+            waiting = [member for member in members if member.phase is Phase.WAITING]
+            for member in waiting:
+                member.deadline = now + member.timeout_s
+            self._send({"op": "begun", "numbers": [member.number for member in waiting]})
 
     def cancel(self, number: int) -> None:
         """Stop a member: at once when it waits; otherwise its transaction is interrupted. Called on the other thread."""
@@ -104,10 +129,11 @@ class Batch:
                     cancelled.append(_refusal(member, QueryCancelled()))
             self._answer(cancelled)
 
-    def applied(self, rows_changed: dict[int, list[int]], version: int) -> None:
-        """These members are committed, and will be in `version`."""
+    def applied(self, rows_changed: dict[int, list[int]], version: int, held_s: float = 0.0) -> None:
+        """These members are committed, and will be in `version`; their transaction was open for `held_s`."""
+        held_ms = round(held_s * 1000, 3)
         answers = [
-            {"number": number, "kind": "applied", "version": version, "rows_changed": rows}
+            {"number": number, "kind": "applied", "version": version, "rows_changed": rows, "held_ms": held_ms}
             for number, rows in rows_changed.items()
         ]
         with self._lock:

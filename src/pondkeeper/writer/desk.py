@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
+from pondkeeper.writer.lease import KEEPER, KEEPERS_REASON
 
 ENTRY = "pondkeeper.writer.process"
 OOM_SCORE_ADJ = 300
 REPUBLISH_AFTER_S = 1.0
 REPUBLISH_AT_MOST_S = 30.0
 REPUBLISH_TIMEOUT_S = 5.0
-ABOUT_REQUESTS = frozenset({"committing", "answers"})
+ABOUT_REQUESTS = frozenset({"begun", "committing", "answers"})
 _log = structlog.get_logger(__name__)
 
 
@@ -97,6 +99,13 @@ class WriterDesk:
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
+
+    def holder(self) -> dict[str, Any] | None:
+        """Our writer as the holder of the lease: who, why, since, pid; None while it has not the file."""
+        if not self.is_open:
+            return None
+        since = datetime.fromtimestamp(self.opened_at, UTC).isoformat(timespec="milliseconds")
+        return {"who": KEEPER, "why": KEEPERS_REASON, "pid": self.pid, "since": since}
 
     # What the queue does with it
 

@@ -1,7 +1,8 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
-Messages in:  apply {writes: [{number, statements, timeout_s, key, digest}]}  publish {timeout_s}  resume {}  close {}
-Messages out: ready  waiting {holder, ahead}  opened {changed}  committing {numbers}
+Messages in:  apply {writes: [{number, statements, wait_s, timeout_s, asked_ns, key, digest}]}
+              publish {timeout_s}  resume {}  close {}
+Messages out: ready  waiting {holder, ahead}  opened {changed}  begun {numbers}  committing {numbers}
               answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
               checkpointed {version}  publish_failed {error}  closed {state}
 """
@@ -28,7 +29,7 @@ from pondkeeper.writer import tickets
 from pondkeeper.writer.applying import Applier
 from pondkeeper.writer.batch import Batch, Early, Send
 from pondkeeper.writer.guests import Guests
-from pondkeeper.writer.lease import Holder, Lease
+from pondkeeper.writer.lease import KEEPER, KEEPERS_REASON, Holder, Lease
 from pondkeeper.writer.opening import Opening
 from pondkeeper.writer.publishing import Publisher
 from pondkeeper.writer.session import Session
@@ -45,7 +46,7 @@ class Writer:
         self._send = send
         self._inbox = inbox
         self._paths = DatabasePaths(Path(config["file"]), Path(config["home"]))
-        self._lease = Lease(self._paths, who="keeper", why="writes through the queue")
+        self._lease = Lease(self._paths, who=KEEPER, why=KEEPERS_REASON)
         self._engine = WriterConfig(
             path=str(self._paths.file),
             memory_limit_bytes=config["memory_limit_bytes"],
@@ -147,7 +148,7 @@ class Writer:
         the checkpoint as well, but deaf; the keeper would kill us for that, and the checkpoint would begin anew for ever.
         """
         is_over = self._is_over(timeout_s)
-        if self._session is not None and tickets.waiting(self._paths.tickets) and not self._give_back(is_over):
+        if self._session is not None and self._owes_a_turn() and not self._give_back(is_over):
             raise self._late("The writer publishes what others have written, and then gives way to a program that waits.")
         session = self._opened(timeout_s)
         if not self._publisher.wait_for_checkpoint(is_over):
@@ -168,7 +169,7 @@ class Writer:
         deadline, is_over = time.monotonic() + timeout_s, self._is_over(timeout_s)
         if self._opening is None:
             self._guests.let_in(self._is_cancelled)
-            self._lease.acquire(timeout_s, self._tell_waiting, self._is_cancelled)
+            self._lease.acquire(timeout_s, self._tell_waiting, self._is_cancelled, asked_ns=self._asked_ns())
         try:
             return self._entered(self._open_file(deadline, is_over))
         finally:
@@ -237,8 +238,16 @@ class Writer:
             raise SystemExit(1)
         self._publisher.advance(self._session)
         is_idle = self._publisher.is_clean and time.monotonic() - self._used_at > self._idle_close_s
-        if is_idle or tickets.waiting(self._paths.tickets) or self._guest_is_due():
+        if is_idle or self._owes_a_turn() or self._guest_is_due():
             self._give_back(lambda: not self._inbox.empty())
+
+    def _owes_a_turn(self) -> bool:
+        """Whether a program has waited for longer than everything that we still have to write."""
+        oldest_ns = tickets.oldest_ns(self._paths.tickets)
+        return oldest_ns is not None and oldest_ns < self._asked_ns()
+
+    def _asked_ns(self) -> int:
+        return time.monotonic_ns() if self._batch is None else self._batch.oldest_ns()
 
     def _guest_is_due(self) -> bool:
         """Whether a program that knows nothing of turns has knocked and can be let in now."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +31,7 @@ COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
 MAX_BATCH_WRITES = 256
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+_PATIENCE = "Send it again later, or let it wait longer: `limits.wait_s`, up to the server's `writer.wait_s`."
 _log = structlog.get_logger(__name__)
 
 
@@ -45,6 +48,8 @@ class WriteQueue:
         self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
+        self._running_timer: asyncio.TimerHandle | None = None
+        self._running_until = math.inf
         self.turns = 0
         self.waited_s = 0.0
         desk.on_request, desk.on_death = self._on_frame, self._on_death
@@ -70,14 +75,15 @@ class WriteQueue:
         """How many requests wait or run."""
         return len(self._waiting) + len(self._batch)
 
-    def describe(self) -> list[dict[str, Any]]:
+    @property
+    def writes(self) -> list[Write]:
         """The visible order: what the writer has, then what waits, as it would have its turns."""
-        return [write.describe() for write in [*self._batch.values(), *self._waiting]]
+        return [*self._batch.values(), *self._waiting]
 
     @property
     def oldest_s(self) -> float:
         """How long the longest-waiting request has been here."""
-        return max((write.age_s for write in [*self._batch.values(), *self._waiting]), default=0.0)
+        return max((write.age_s for write in self.writes), default=0.0)
 
     def _note_turn(self, write: Write) -> None:
         if not write.is_suspect:
@@ -86,8 +92,8 @@ class WriteQueue:
 
     # Requests
 
-    async def execute(self, demand: Demand) -> dict[str, Any]:
-        """Wait for the turn, apply, commit: `{"version", "rows_changed"}`.
+    async def execute(self, demand: Demand, on_begun: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Wait for the turn, apply, commit: `{"version", "rows_changed"}`. `on_begun` is told of the turn.
 
         Raises PondkeeperError: nothing was applied; or OutcomeUnknown.
         """
@@ -96,19 +102,17 @@ class WriteQueue:
         if self.depth >= self._limits.max_waiting:
             raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
         loop = asyncio.get_running_loop()
-        timeout_s = demand.timeout_s
-        write = Write(demand, loop.time() + timeout_s, loop.create_future())
-        timed_out = WriteTimedOut(f"The write did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
-        # Why later than the deadline: the writer keeps it too while it waits, and knows for whom it waited in vain.
-        write.timers.append(loop.call_at(write.deadline + self._limits.kill_after_s, self.stop_write, write, timed_out))
+        write = Write(demand, loop.time(), loop.create_future(), on_begun)
+        write.deadline += write.wait_s
+        self._limit_waiting(write)
         self._waiting.append(write)
         self._wake.set()
         try:
             return await asyncio.shield(write.outcome)
         except asyncio.CancelledError:
-            if write in self._waiting:  # Why: one that has begun goes on; its client may ask later what became of it.
+            if not write.has_begun:  # Why: one that has begun goes on; its client may ask later what became of it.
                 self.stop_write(write, QueryCancelled("The write was dropped because its client went away."))
-                write.outcome.exception()
+            write.outcome.add_done_callback(lambda outcome: outcome.exception())  # nobody is left to be told
             raise
         finally:
             for timer in write.timers:
@@ -116,7 +120,7 @@ class WriteQueue:
 
     def cancel(self, write_id: str, reason: PondkeeperError) -> None:
         """Stop the write of that id, waiting or running; one that is committing is past that."""
-        for write in [*self._waiting, *self._batch.values()]:
+        for write in self.writes:
             if write.demand.write_id == write_id:
                 self.stop_write(write, reason)
 
@@ -127,9 +131,8 @@ class WriteQueue:
             self.desk.interrupt(write.number)
             self._kill_later(write, write.number, self._limits.kill_after_s)
         elif write in self._waiting:
-            before = self._waiting.before(write) + len(self._batch)
             self._waiting.remove(write)
-            write.settle(self._busy_or(write, reason, before))
+            write.settle(reason)
 
     def _kill_later(self, write: Write, number: int, after_s: float) -> None:
         def kill() -> None:
@@ -142,18 +145,56 @@ class WriteQueue:
 
         write.timers.append(asyncio.get_running_loop().call_later(after_s, kill))
 
-    def _busy_or(self, write: Write, reason: PondkeeperError, before: int = 0) -> PondkeeperError:
-        """For a write that was out of time before it had its turn: who had the database meanwhile, and who was before it."""
-        if not isinstance(reason, WriteTimedOut):
-            return reason
-        waited, line = f"The write waited {write.demand.timeout_s:g} s in vain", f"{before} writes were before it"
+    # Deadlines: one for the turn to come, and from the turn on one for the end
+
+    def _limit_waiting(self, write: Write) -> None:
+        """Stop it when its turn has not come in time."""
+
+        def check() -> None:
+            if not write.has_begun and not write.outcome.done():
+                self.stop_write(write, self._waited_in_vain(write))
+
+        # Why later than the deadline: the writer keeps it too while it waits, and knows best what it waited for.
+        at = write.deadline + self._limits.kill_after_s
+        write.timers.append(asyncio.get_running_loop().call_at(at, check))
+
+    def _limit_running(self, by: float) -> None:
+        """Look at the running writes at that time at the latest; one timer for the whole batch."""
+        if by < self._running_until:
+            if self._running_timer is not None:
+                self._running_timer.cancel()
+            self._running_until = by
+            self._running_timer = asyncio.get_running_loop().call_at(by, self._stop_late_ones)
+
+    def _stop_late_ones(self) -> None:
+        """Stop each write whose turn has lasted too long."""
+        now, self._running_until, self._running_timer = asyncio.get_running_loop().time(), math.inf, None
+        running = [write for write in self._batch.values() if write.has_begun and write.reason is None]
+        for write in running:
+            if write.deadline > now:
+                self._limit_running(write.deadline)
+                continue
+            timeout_s = write.demand.timeout_s
+            message = f"The write did not finish within {timeout_s:g} s of its turn and was stopped."
+            self.stop_write(write, WriteTimedOut(message, timeout_s=timeout_s))
+
+    def _waited_in_vain(self, write: Write, cause: PondkeeperError | None = None) -> PondkeeperError:
+        """For a write whose turn did not come in time: who had the database meanwhile, and who was before it."""
+        if write.number:
+            before = sum(number < write.number for number in self._batch)
+        else:
+            before = self._waiting.before(write) + len(self._batch)
+        waited, wait_s = f"The write waited {write.wait_s:g} s in vain", write.wait_s
         waiting_for = self.desk.waiting_for
         if waiting_for is not None:
-            details = {**waiting_for, "writes_before": before}
-            return DatabaseBusy(f"{waited} for {named(waiting_for)}; {line}.", **details)
-        if not write.number and before:
-            return WriteTimedOut(f"{waited} for its turn: {line}.", timeout_s=write.demand.timeout_s, writes_before=before)
-        return reason
+            message = f"{waited} for {named(waiting_for)}; {before} writes were before it."
+            return DatabaseBusy(message, remedy=_PATIENCE, **waiting_for, wait_s=wait_s, writes_before=before)
+        if cause is not None:
+            return cause
+        message = f"{waited} for its turn: {before} writes were before it"
+        if holder := self.desk.holder():
+            message += f"; the keeper's writer (pid {holder['pid']}) has had the lease since {holder['since']}"
+        return WriteTimedOut(f"{message}.", remedy=_PATIENCE, holder=holder, wait_s=wait_s, writes_before=before)
 
     # The loop
 
@@ -189,8 +230,15 @@ class WriteQueue:
             self._note_turn(write)
             self._number += 1
             write.number, self._batch[self._number] = self._number, write
-            timeout_s = max(0.0, write.deadline - loop.time())
-            frame = {"number": write.number, "statements": write.demand.statements, "timeout_s": timeout_s}
+            frame = {
+                "number": write.number,
+                "statements": write.demand.statements,
+                "wait_s": max(0.0, write.deadline - loop.time()),
+                "timeout_s": write.demand.timeout_s,
+                "asked_ns": write.asked_ns,
+            }
+            if write.demand.load is not None:
+                frame["load"] = write.demand.load
             frames.append(frame | (asdict(write.demand.identity) if write.demand.identity else {}))
             if write.is_suspect:
                 break
@@ -201,6 +249,9 @@ class WriteQueue:
     # What became of them
 
     def _on_frame(self, frame: dict[str, Any]) -> None:
+        if frame["op"] == "begun":
+            self._on_begun([write for number in frame["numbers"] if (write := self._batch.get(number))])
+            return
         if frame["op"] == "committing":
             for number in frame["numbers"]:
                 self._batch[number].is_committing = True
@@ -214,10 +265,16 @@ class WriteQueue:
         elif not self._batch:
             self._end_batch()
 
+    def _on_begun(self, writes: list[Write]) -> None:
+        now = asyncio.get_running_loop().time()
+        for write in writes:
+            write.begin(now + write.demand.timeout_s)
+            self._limit_running(write.deadline)
+
     def _take_answer(self, write: Write, answer: dict[str, Any]) -> None:
         if answer["kind"] != "applied":
             cause = PondkeeperError.from_wire(answer["error"])
-            write.settle(self._busy_or(write, _verdict(write, answer["kind"], cause)))
+            write.settle(self._verdict(write, answer["kind"], cause))
         elif not write.outcome.done():
             write.outcome.set_result({"version": answer["version"], "rows_changed": answer["rows_changed"]})
 
@@ -225,9 +282,14 @@ class WriteQueue:
         """Let the successor look up the key of a write in mid-commit: it answers, or applies it. Once only."""
         if write.demand.identity is None or write.may_be_applied or write.reason is not None:
             return False
-        write.number, write.is_committing, write.may_be_applied = 0, False, True
-        self._waiting.put_back(write)
+        write.may_be_applied = True
+        self._put_back(write)
         return True
+
+    def _put_back(self, write: Write) -> None:
+        write.lose_turn(asyncio.get_running_loop().time())
+        self._limit_waiting(write)
+        self._waiting.put_back(write)
 
     def _end_batch(self) -> None:
         self._batch.clear()
@@ -244,24 +306,25 @@ class WriteQueue:
             if write.is_committing:
                 write.settle(OutcomeUnknown("The writer died while it committed.", status=gone.status))
             elif write.reason is not None:
-                write.settle(self._busy_or(write, write.reason))
+                write.settle(write.reason)
             elif write.is_suspect:
                 message = "The writer that ran the statement died twice over it; nothing of it was applied."
                 write.settle(WorkerDied(message, status=gone.status))
             else:
                 # Why: if one of them has killed the writer, it must not take the others along again.
-                write.number, write.is_suspect = 0, not (gone.unread or was_killed_for)
-                self._waiting.put_back(write)
+                write.is_suspect = not (gone.unread or was_killed_for)
+                self._put_back(write)
         self._end_batch()
 
-
-def _verdict(write: Write, op: str, cause: PondkeeperError) -> PondkeeperError:
-    """What the client is told: why we stopped the write, unless the writer knows for whom it waited in vain."""
-    if op == "unknown":
-        return OutcomeUnknown(f"The commit failed in mid-air: {cause.message}", cause=cause.code)
-    if write.reason is None or (isinstance(write.reason, WriteTimedOut) and isinstance(cause, DatabaseBusy)):
+    def _verdict(self, write: Write, kind: str, cause: PondkeeperError) -> PondkeeperError:
+        """What the client is told: why we stopped the write, or what it met, or for whom it waited in vain."""
+        if kind == "unknown":
+            return OutcomeUnknown(f"The commit failed in mid-air: {cause.message}", cause=cause.code)
+        if write.reason is not None:
+            return write.reason
+        if not write.has_begun and isinstance(cause, DatabaseBusy | WriteTimedOut):
+            return self._waited_in_vain(write, cause)
         return cause
-    return write.reason
 
 
 def named(waiting_for: dict[str, Any]) -> str:

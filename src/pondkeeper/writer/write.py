@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,31 +25,43 @@ class Identity:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of the queue: an atomic list of statements within a time, and who asks."""
+    """What is asked of the queue: an atomic list of statements, and who asks.
+
+    With `load` (see writer/staged.py) it is staged rows, and `statements` only names them in lists; `on_settled` is called
+    when nobody needs their file any more. It may wait for its turn for `wait_s` (None: as long as it may run), and run for `timeout_s` once it has begun.
+    """
 
     write_id: str
     statements: list[tuple[str, Any]]
     timeout_s: float
+    wait_s: float | None = None
     identity: Identity | None = None
     priority: Priority = Priority.INTERACTIVE
     key_id: str | None = None
     client: str | None = None
+    load: dict[str, Any] | None = None
+    on_settled: Callable[[], None] = lambda: None
 
 
 @dataclass(eq=False)
 class Write:
-    """A demand in the queue; `outcome` is what became of it. Number 0: no writer has it."""
+    """A demand in the queue; `outcome` is what became of it. Number 0: no writer has it.
+
+    `deadline` is on the event loop's clock: for its turn to come, and from its turn on for its end.
+    """
 
     demand: Demand
     deadline: float
     outcome: asyncio.Future[dict[str, Any]]
+    on_begun: Callable[[], None] = lambda: None
     number: int = 0
+    has_begun: bool = False
     is_committing: bool = False
     is_suspect: bool = False
     may_be_applied: bool = False
     reason: PondkeeperError | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
-    asked_at: float = field(default_factory=time.monotonic)
+    asked_ns: int = field(default_factory=time.monotonic_ns)
 
     @property
     def priority(self) -> Priority:
@@ -56,7 +69,22 @@ class Write:
 
     @property
     def age_s(self) -> float:
-        return time.monotonic() - self.asked_at
+        return (time.monotonic_ns() - self.asked_ns) / 1e9
+
+    @property
+    def wait_s(self) -> float:
+        """How long it may wait for its turn."""
+        return self.demand.timeout_s if self.demand.wait_s is None else self.demand.wait_s
+
+    def begin(self, deadline: float) -> None:
+        """Its turn has come: from now on its time to run counts."""
+        self.has_begun, self.deadline = True, deadline
+        self.on_begun()
+
+    def lose_turn(self, now: float) -> None:
+        """The writer that had it is gone: it waits for the successor, as long as it could have before."""
+        self.number, self.has_begun, self.is_committing = 0, False, False
+        self.deadline = max(self.deadline, now + self.wait_s - self.age_s)
 
     @cached_property
     def size_bytes(self) -> int:
@@ -77,7 +105,7 @@ class Write:
             "id": demand.write_id,
             "kind": "write",
             "priority": demand.priority.value,
-            "state": "committing" if self.is_committing else "running" if self.number else "waiting",
+            "state": "committing" if self.is_committing else "running" if self.has_begun else "waiting",
             "age_ms": round(self.age_s * 1000, 1),
             "statements": len(demand.statements),
             "sql": demand.statements[0][0][:SHOWN_SQL_CHARS],

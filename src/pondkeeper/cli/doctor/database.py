@@ -10,12 +10,12 @@ from typing import Final
 
 from pondkeeper.cli.doctor import blocks
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
-from pondkeeper.cli.known import is_own_child, serving_home, who
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
 from pondkeeper.errors import DatabaseUnreadable, PondkeeperError
 from pondkeeper.files.locks import holders_of
 from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.local.known import is_own_child, serving_home, who
 from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.writer.lease import current_holder, waiting_count
 

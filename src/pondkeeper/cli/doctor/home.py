@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
-from pondkeeper.cli.known import keeper_of
 from pondkeeper.cli.quantities import show_bytes
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.local.known import keeper_of
 
 SUBJECT: Final = "home"
 LEAST_FREE_BYTES: Final = 256 * 1024 * 1024

@@ -46,16 +46,24 @@ def make_router(context: Context) -> APIRouter:
         responses=gives(WaitingLine, "Who has the database, and who waits for it, in order."),
     )
     async def get_queue(request: Request, name: str) -> Answer:  # noqa: ARG001  # Why: FastAPI documents it
-        """The holder of the lease, and every write in the order of its turn; those of others without their contents."""
+        """The holder of the lease, and all that wait in one order; the writes of others without their contents."""
         database = context.database(request.scope, Action.DATABASE_STATUS)
         line = database.waiting_line()
-        line["writes"] = [_seen_by(caller_of(request.scope), entry, database.name) for entry in line["writes"]]
+        key = caller_of(request.scope)
+        line["line"] = [_seen_by(key, entry, database.name, _OF_ITS_OWN_IN_LINE) for entry in line["line"]]
+        line["writes"] = [_seen_by(key, entry, database.name, _OF_ITS_OWN) for entry in line["writes"]]
         return Answer(line)
 
     return router
 
 
-def _seen_by(key: Key, entry: dict[str, Any], database: str) -> dict[str, Any]:
-    if entry["key_id"] == key.id or is_allowed(key, Action.QUERY_SEE_OTHERS, database):
+_OF_ITS_OWN = ("sql", "idempotency_key", "key_id", "client")
+_OF_ITS_OWN_IN_LINE = ("who", "why", "key_id")
+
+
+def _seen_by(key: Key, entry: dict[str, Any], database: str, own: tuple[str, ...]) -> dict[str, Any]:
+    """The entry without what is only for its own key and for administrators. Programs are seen by everybody."""
+    is_program = entry["kind"] == "lease"
+    if is_program or entry["key_id"] == key.id or is_allowed(key, Action.QUERY_SEE_OTHERS, database):
         return entry
-    return entry | dict.fromkeys(("sql", "idempotency_key", "key_id", "client"))
+    return entry | dict.fromkeys(own)

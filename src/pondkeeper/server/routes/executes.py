@@ -12,7 +12,7 @@ from pondkeeper.access.authorize import Action
 from pondkeeper.databases.requests import WriteOutcome, WriteRequest
 from pondkeeper.errors import InvalidRequest, OutcomeUnknown, PondkeeperError
 from pondkeeper.server.answers import Answer, Direct
-from pondkeeper.server.bodies import Decoder, ExecuteBody, tightest
+from pondkeeper.server.bodies import Decoder, ExecuteBody, WriteLimits, tightest
 from pondkeeper.server.context import Context
 from pondkeeper.server.exchange import ClientGone
 from pondkeeper.server.openapi import gives, takes
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_KEY_CHARS = 255
 _decoder = Decoder(ExecuteBody)
+_NO_LIMITS = WriteLimits()
 
 
 class ExecuteHandler:
@@ -32,7 +33,7 @@ class ExecuteHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._timeout_s = context.settings.writer.timeout_s
+        self._limits = context.settings.writer
         self._max_body_bytes = context.settings.server.max_body_bytes
         self._writes: set[asyncio.Task[WriteOutcome]] = set()
 
@@ -40,9 +41,11 @@ class ExecuteHandler:
         """Carry out one write."""
         database = self._context.database(scope, Action.EXECUTE)
         body = await _decoder.read(scope, receive, self._max_body_bytes)
+        wanted = body.limits or _NO_LIMITS
         request = WriteRequest(
             statements=body.in_order(),
-            timeout_s=tightest(body.limits.timeout_s if body.limits else None, self._timeout_s),
+            timeout_s=tightest(wanted.timeout_s, self._limits.timeout_s),
+            wait_s=tightest(wanted.wait_s, self._limits.wait_s),
             key_id=caller_of(scope).id,
             client=client_of(scope),
             idempotency_key=idempotency_key(scope),
