@@ -15,6 +15,7 @@ import duckdb
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.functions import refuse_forbidden
+from pondkeeper.engine.tokens import leading_words
 from pondkeeper.errors import PondkeeperError, SqlInvalid, StatementNotAllowed
 
 WRITING_KINDS: Final = frozenset(
@@ -28,11 +29,12 @@ _EXPLAIN: Final = re.compile(
     rf"{_SPACE}EXPLAIN\b{_SPACE}(?:ANALY[ZS]E\b{_SPACE}|\(\s*(?:ANALY[ZS]E|FORMAT)\b[\s\w,']*\){_SPACE}){{0,2}}",
     re.IGNORECASE,
 )
-_SECRET: Final = re.compile(
-    rf"{_SPACE}(?:CREATE|DROP){_SPACE}(?:OR{_SPACE}REPLACE{_SPACE})?(?:PERSISTENT|TEMPORARY|TEMP)?{_SPACE}SECRET\b",
-    re.IGNORECASE,
-)
-_ALTER_DATABASE: Final = re.compile(rf"{_SPACE}ALTER{_SPACE}DATABASE\b", re.IGNORECASE)
+# What DuckDB counts as CREATE, DROP and ALTER, and no guest may: a secret outlives its statement, an alias renames the
+# catalog for everybody.
+_MODIFIERS: Final = frozenset({"or", "replace", "persistent", "temporary", "temp"})
+_KEPT: Final = frozenset({("create", "secret"), ("drop", "secret"), ("alter", "database")})
+_KEPT_KINDS: Final = frozenset({"CREATE", "DROP", "ALTER"})
+_LONGEST_PREFIX: Final = 6
 _PIVOTING: Final = re.compile(rf"{_SPACE}(?:CREATE|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 
 
@@ -153,7 +155,15 @@ def _wraps(connection: duckdb.DuckDBPyConnection, sql: str, shape: tuple[str, ..
 def _may_write(connection: duckdb.DuckDBPyConnection, sql: str, shape: tuple[str, ...]) -> bool:
     if shape == ("MULTI",):  # A PIVOT without IN, somewhere inside.
         return bool(_PIVOTING.match(sql)) or _wraps(connection, sql, shape)
-    return shape[-1] in WRITING_KINDS and not _SECRET.match(sql) and not _ALTER_DATABASE.match(sql)
+    return shape[-1] in WRITING_KINDS and (shape[-1] not in _KEPT_KINDS or _is_of_tables(sql))
+
+
+def _is_of_tables(sql: str) -> bool:
+    words = leading_words(sql, _LONGEST_PREFIX)
+    if words is None:
+        return False
+    meant = [word for word in words if word not in _MODIFIERS][:2]
+    return tuple(meant) not in _KEPT
 
 
 def _cleaned(sql: str) -> str:
