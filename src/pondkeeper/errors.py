@@ -393,6 +393,22 @@ class ReadersBusy(LimitReached):
     default_remedy = "Retry after the time in the Retry-After header, or raise `readers.count`."
 
 
+class RateLimited(LimitReached):
+    """This key has asked more often, or for more at once, than it may."""
+
+    code = "rate_limited"
+    http_status = 429
+    default_remedy = "Wait as long as Retry-After says; the limit is the key's, its role's, its database's or the server's."
+
+
+class TooManyFailedLogins(LimitReached):
+    """Too many requests from this address had no valid key."""
+
+    code = "too_many_failed_logins"
+    http_status = 429
+    default_remedy = "Correct the key, and wait as long as Retry-After says. Valid keys are not held up by it."
+
+
 class TooManyConnections(LimitReached):
     """The server has as many connections open as it can."""
 
@@ -546,6 +562,24 @@ class ControlUnavailable(PondkeeperError):
     http_status = 503
     exit_code = 6
     default_remedy = "`pondkeeper check` says what is wrong with it; the databases themselves are not affected."
+
+
+class AuditUnavailable(PondkeeperError):
+    """The audit cannot be written, so nothing is answered that it would have to tell of."""
+
+    code = "audit_unavailable"
+    http_status = 503
+    exit_code = 6
+    default_remedy = "Give the disk of the keeper's home room and rights; `audit.mode = best_effort` answers without an audit."
+
+
+class AuditBroken(PondkeeperError):
+    """The audit is not what the keeper wrote: something was changed, removed or added."""
+
+    code = "audit_broken"
+    http_status = 500
+    exit_code = 1
+    default_remedy = "Compare with a copy from elsewhere; what stands before the place that is named is proved to be unchanged."
 
 
 class SettingInvalid(PondkeeperError):

@@ -70,6 +70,15 @@ def open_snapshot(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
         raise translate(error) from error
 
 
+def open_scratch(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory, fenced and locked like a snapshot: for those who compute and keep nothing."""
+    try:
+        connection = duckdb.connect(":memory:", config=_options(config))
+        return _closed_on_error(connection, config, _lock_down)
+    except duckdb.Error as error:
+        raise translate(error) from error
+
+
 def open_database(config: WriterConfig) -> duckdb.DuckDBPyConnection:
     """Open a database read-write with automatic checkpoints off, after a CHECKPOINT of any WAL that was left behind."""
     path = Path(config.path)

@@ -13,6 +13,7 @@ from pondkeeper.engine.faults import translate
 from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Record, remember
+from pondkeeper.engine.intake.loading import Load, load
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import WritingStatement, writing_statement
 from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled
@@ -82,6 +83,12 @@ class Transaction:
         if self.was_interrupted:
             raise QueryCancelled
         return insert_rows(self._cursor, insert, rows, kinds)
+
+    def load(self, wanted: Load) -> int:
+        """Load staged rows; how many. Raises what the engine raises, or PondkeeperError."""
+        if self.was_interrupted:
+            raise QueryCancelled
+        return load(self._cursor, wanted)
 
     def remember(self, records: Sequence[Record]) -> None:
         """Write the outcomes of writes with a key, to be committed with them. Raises PondkeeperError."""

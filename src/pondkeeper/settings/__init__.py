@@ -10,6 +10,7 @@ from pondkeeper.settings.machine import Machine, this_machine
 from pondkeeper.settings.resolving import Description, describe, resolve
 from pondkeeper.settings.tree import (
     IngestSettings,
+    AuditSettings,
     LeaseSettings,
     LogSettings,
     ReaderSettings,
@@ -21,6 +22,7 @@ from pondkeeper.settings.tree import (
 )
 
 __all__ = [
+    "AuditSettings",
     "Description",
     "IngestSettings",
     "Leaf",

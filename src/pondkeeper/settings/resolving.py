@@ -12,6 +12,7 @@ from pondkeeper.settings.tree import GIB, MIB, Settings
 LEAST_READERS = 4
 LEAST_MEMORY_BYTES = 256 * MIB
 MOST_READER_MEMORY_BYTES = 4 * GIB
+MOST_STAGER_MEMORY_BYTES = 4 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,10 @@ class Description:
 
 def resolve(settings: Settings, cpus: int, ram_bytes: int) -> Settings:
     """The settings with every automatic 0 replaced by what it stands for on a machine of that size."""
-    readers, writer = settings.readers, settings.writer
+    readers, writer, ingest = settings.readers, settings.writer, settings.ingest
     count = readers.count or max(LEAST_READERS, cpus)
     reader_memory = readers.memory_limit_bytes or _reader_memory_bytes(count, ram_bytes)
+    stager_memory = ingest.memory_limit_bytes or _stager_memory_bytes(ram_bytes)
     writer_memory = writer.memory_limit_bytes or max(LEAST_MEMORY_BYTES, ram_bytes // 4)
     return dataclasses.replace(
         settings,
@@ -42,7 +44,12 @@ def resolve(settings: Settings, cpus: int, ram_bytes: int) -> Settings:
             readers, count=count, memory_limit_bytes=reader_memory, threads=readers.threads or cpus
         ),
         writer=dataclasses.replace(writer, memory_limit_bytes=writer_memory, threads=writer.threads or cpus),
+        ingest=dataclasses.replace(ingest, memory_limit_bytes=stager_memory, threads=ingest.threads or cpus),
     )
+
+
+def _stager_memory_bytes(ram_bytes: int) -> int:
+    return min(MOST_STAGER_MEMORY_BYTES, max(LEAST_MEMORY_BYTES, ram_bytes // 8))
 
 
 def _reader_memory_bytes(count: int, ram_bytes: int) -> int:

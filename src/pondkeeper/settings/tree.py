@@ -264,6 +264,46 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """The audit: who asked what of which database, and what became of it."""
+
+    mode: str = setting(
+        "required",
+        "`required`: a request that could not be recorded is refused. `best_effort`: it is answered all the same, and the "
+        "audit says how many records it misses. `off`: nothing is recorded.",
+        choices=("required", "best_effort", "off"),
+    )
+    sql: str = setting(
+        "full",
+        "What is kept of statements: `full`, `masked` (each literal and comment left out) or `none`.",
+        choices=("full", "masked", "none"),
+    )
+    max_sql_bytes: int = setting(
+        64 * KIB,
+        "Most that is kept of one request's SQL; a longer one is cut and says so.",
+        unit="bytes",
+        minimum=0,
+        maximum=GIB,
+    )
+    sync_s: float = setting(
+        1.0, "How often records are forced to disk; they are written twenty times a second.", unit="s", minimum=0, maximum=3600
+    )
+    segment_bytes: int = setting(
+        64 * MIB, "Size from which the audit goes on in a new file.", unit="bytes", minimum=4 * KIB, maximum=TIB
+    )
+    keep_s: float = setting(
+        90 * DAY_S, "How long records are kept, at least.", unit="s", minimum=60, maximum=100 * 400 * DAY_S
+    )
+    keep_bytes: int = setting(
+        10 * GIB,
+        "Most that the audit may take on disk; beyond it the oldest files go before their time.",
+        unit="bytes",
+        minimum=64 * KIB,
+        maximum=1024 * TIB,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The log on stderr."""
 
@@ -292,6 +332,7 @@ class Settings:
     ingest: IngestSettings = field(default_factory=IngestSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
 

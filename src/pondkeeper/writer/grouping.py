@@ -45,7 +45,7 @@ def groups(members: Iterable[Member], judge: Judge) -> deque[list[Member]]:
 
 
 def _may_share(member: Member, judge: Judge) -> bool:
-    if len(member.statements) != 1:
+    if member.load is not None or len(member.statements) != 1:
         return False
     try:
         return judge(member.statements[0][0]).kind in SHARING_KINDS
@@ -64,6 +64,8 @@ def steps(group: list[Member]) -> list[Step]:
 
 
 def _step(member: Member) -> Step:
+    if member.load is not None:
+        return Step([member])
     sql, parameters = member.statements[0]
     insert = row_insert(sql) if len(member.statements) == 1 else None
     row = insert.row(parameters) if insert else None

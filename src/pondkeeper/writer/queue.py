@@ -103,6 +103,7 @@ class WriteQueue:
             raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
         loop = asyncio.get_running_loop()
         write = Write(demand, loop.time(), loop.create_future(), on_begun)
+        write.outcome.add_done_callback(lambda _: demand.on_settled())
         write.deadline += write.wait_s
         self._limit_waiting(write)
         self._waiting.append(write)
@@ -276,7 +277,7 @@ class WriteQueue:
             cause = PondkeeperError.from_wire(answer["error"])
             write.settle(self._verdict(write, answer["kind"], cause))
         elif not write.outcome.done():
-            write.outcome.set_result({"version": answer["version"], "rows_changed": answer["rows_changed"]})
+            write.outcome.set_result({name: answer[name] for name in ("version", "rows_changed", "held_ms")})
 
     def _asks_again(self, write: Write) -> bool:
         """Let the successor look up the key of a write in mid-commit: it answers, or applies it. Once only."""

@@ -1,0 +1,132 @@
+"""Arrow streams and files, and Parquet files: columns with types of their own, which often fit a table as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pondkeeper.engine.intake.sources.rows import PLACE, OnBad, check_names
+from pondkeeper.errors import BodyInvalid, OutOfMemory
+
+BATCH_ROWS: Final = 131_072
+_ARROW_FILE: Final = b"ARROW1"
+_NAMED: Final = {"arrow": "Arrow stream", "parquet": "Parquet file"}
+
+
+class ColumnarSource:
+    """Rows of typed columns. `verify`: look at every byte of what is read, so that nobody after us meets a surprise."""
+
+    word: Final = "row"
+    form: Final = "value"
+
+    def __init__(self, path: Path, format_: str, *, verify: bool = True) -> None:
+        self._path = path
+        self._format = format_
+        self._verify = verify
+        self._schema: pa.Schema | None = None
+        self.rows = 0
+        self.nulls: dict[str, int] = {}
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the body."""
+        if self._schema is None:
+            with self._faults():
+                self._schema = self._read_schema()
+            check_names(self._schema.names)
+        return self._schema
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.schema.names)
+
+    def survey(self) -> list[str]:
+        return self.names
+
+    def seen(self) -> tuple[list[str], dict[str, int]]:
+        return self.names, {}
+
+    def read(self, names: Sequence[str], on_bad: OnBad) -> pa.RecordBatchReader:  # noqa: ARG002  Why: a column has no bad rows
+        schema = pa.schema([pa.field(PLACE, pa.int64()), *self._fields(names)])
+        return pa.RecordBatchReader.from_batches(schema, self._placed(schema, names))
+
+    def columns(self, names: Sequence[str]) -> pa.RecordBatchReader:
+        """A pass over these columns alone, without places."""
+        schema = pa.schema(self._fields(names))
+        return pa.RecordBatchReader.from_batches(schema, self._batches(schema, list(names)))
+
+    def _fields(self, names: Sequence[str]) -> list[pa.Field]:
+        return [self.schema.field(name) for name in names]
+
+    def _placed(self, schema: pa.Schema, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        place = 1
+        for batch in self._batches(pa.schema(list(schema)[1:]), list(names)):
+            places = pa.array(range(place, place + batch.num_rows), pa.int64())
+            place += batch.num_rows
+            yield pa.RecordBatch.from_arrays([places, *batch.columns], schema=schema)
+
+    def _batches(self, schema: pa.Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+        self.rows, self.nulls = 0, dict.fromkeys(names, 0)
+        with self._faults():
+            for batch in self._raw(names):
+                chosen = batch.select(names) if batch.schema.names != names else batch
+                if self._verify:
+                    chosen.validate(full=True)
+                self.rows += chosen.num_rows
+                for name in names:
+                    self.nulls[name] += chosen.column(name).null_count
+                yield pa.RecordBatch.from_arrays(chosen.columns, schema=schema)
+
+    def _raw(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        if self._format == "parquet":
+            with pq.ParquetFile(self._path, memory_map=False) as file:
+                yield from file.iter_batches(BATCH_ROWS, columns=[_as_path(name) for name in names] if names else None)
+            return
+        with self._opened() as reader:
+            yield from reader
+
+    def _read_schema(self) -> pa.Schema:
+        if self._format == "parquet":
+            with pq.ParquetFile(self._path) as file:
+                return file.schema_arrow
+        with self._opened() as reader:
+            return reader.schema
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The batches of an Arrow stream, or of an Arrow file: those tell themselves apart by their first bytes."""
+        with pa.memory_map(str(self._path)) as mapped:
+            is_file = mapped.read(len(_ARROW_FILE)) == _ARROW_FILE
+            mapped.seek(0)
+            if is_file:
+                file = pa.ipc.open_file(mapped)
+                yield pa.RecordBatchReader.from_batches(
+                    file.schema, (file.get_batch(number) for number in range(file.num_record_batches))
+                )
+            else:
+                with pa.ipc.open_stream(mapped) as stream:
+                    yield stream
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Whatever Arrow says of bytes that it cannot read is said of the body."""
+        try:
+            yield
+        except pa.ArrowMemoryError as error:
+            raise OutOfMemory("The body needs more memory than a stager may have.", private=str(error)) from error
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            what = _NAMED[self._format]
+            raise BodyInvalid(f"The body is no {what}, or breaks off: {_first_line(error)}", private=str(error)) from error
+
+
+def _as_path(name: str) -> str:
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,169 @@
+"""The keeper's side of the stagers: a few processes, each with one body at a time, killed when nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.files.durable import make_folder
+from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.spawning import ChildSpec, Template
+
+ENTRY = "pondkeeper.staging.process"
+OOM_SCORE_ADJ = 600
+IDLE_END_S = 30.0
+SPENT_RSS_BYTES = 512 * 1024 * 1024
+_ATTEMPTS = 2
+_log = structlog.get_logger(__name__)
+
+
+class SnapshotGone(Exception):
+    """The snapshot was taken back before the stager could look into it: ask again with the newest."""
+
+
+@dataclass(frozen=True)
+class StagerLimits:
+    """How many stagers, and what each may use."""
+
+    count: int
+    memory_limit_bytes: int
+    threads: int
+    temp_limit_bytes: int
+
+    @property
+    def rlimit_data_bytes(self) -> int:
+        """Above DuckDB's own limit, because Arrow and the text of rows know nothing of it."""
+        return int(self.memory_limit_bytes * 1.5) + 768 * 1024 * 1024
+
+
+@dataclass(eq=False)
+class _Stager:
+    child: Child
+    temp: Path
+    end_timer: asyncio.TimerHandle | None = None
+
+
+class StagingDesk:
+    """Stages bodies, and looks at the shapes of tables, by asking a stager."""
+
+    def __init__(self, template: Template, limits: StagerLimits, temp: Path) -> None:
+        self._template = template
+        self._limits = limits
+        self._temp = temp
+        self._slots = asyncio.Semaphore(limits.count)
+        self._idle: list[_Stager] = []
+        self._all: set[_Stager] = set()
+        self._numbers = itertools.count(1)
+        self._stopping = False
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that there are now."""
+        return [stager.child.pid for stager in self._all]
+
+    async def stage(self, job: dict[str, Any]) -> dict[str, Any]:
+        """What was staged (engine/intake/staging.Staged). Raises PondkeeperError; whoever gives up kills the stager."""
+        answer = await self._ask({"op": "stage", "job": job}, attempts=1)
+        staged: dict[str, Any] = answer["staged"]
+        return staged
+
+    async def shape(self, snapshot: str, schema: str, table: str) -> dict[str, Any] | None:
+        """The shape of a table in a snapshot; None when it has none. Raises SnapshotGone or PondkeeperError."""
+        answer = await self._ask({"op": "shape", "snapshot": snapshot, "schema": schema, "table": table}, _ATTEMPTS)
+        if answer["op"] == "gone":
+            raise SnapshotGone
+        shape: dict[str, Any] | None = answer["shape"]
+        return shape
+
+    async def stop(self) -> None:
+        """End all of them."""
+        self._stopping = True
+        for stager in list(self._all):
+            self._end(stager)
+            await asyncio.shield(stager.child.exited)
+
+    async def _ask(self, message: dict[str, Any], attempts: int) -> dict[str, Any]:
+        async with self._slots:
+            while True:
+                attempts -= 1
+                stager = await self._taken()
+                try:
+                    return await self._asked(stager, message)
+                except ChildGone as gone:
+                    # Why again: one that died idle has not read the message, which says nothing about it.
+                    if attempts <= 0 and not gone.unread:
+                        raise WorkerDied("The process that staged the body died over it.", status=gone.status) from gone
+
+    async def _asked(self, stager: _Stager, message: dict[str, Any]) -> dict[str, Any]:
+        is_fit = False
+        try:
+            stager.child.send(message)
+            answer = await stager.child.next_frame()
+            if not isinstance(answer, dict):
+                raise WorkerDied("The stager sent what no stager sends, and was ended.")
+            is_fit = not answer.get("is_spent") and stager.child.rss_bytes() < SPENT_RSS_BYTES
+        finally:
+            if is_fit and not self._stopping:
+                self._put_aside(stager)
+            else:
+                self._end(stager)
+        if answer["op"] == "error":
+            raise PondkeeperError.from_wire(answer["error"])
+        return answer
+
+    # The processes
+
+    async def _taken(self) -> _Stager:
+        while self._idle:
+            stager = self._idle.pop()
+            if stager.end_timer is not None:
+                stager.end_timer.cancel()
+            if not stager.child.exited.done():
+                return stager
+            self._end(stager)
+        return await self._made()
+
+    async def _made(self) -> _Stager:
+        limits = self._limits
+        temp = self._temp / f"stager-{next(self._numbers)}"
+        await asyncio.to_thread(make_folder, temp)
+        config = {
+            "memory_limit_bytes": limits.memory_limit_bytes,
+            "threads": limits.threads,
+            "temp_directory": str(temp),
+            "temp_limit_bytes": limits.temp_limit_bytes,
+        }
+        rlimits = {"data": limits.rlimit_data_bytes}
+        child = await self._template.spawn(ChildSpec("stager", ENTRY, config, rlimits, oom_score_adj=OOM_SCORE_ADJ))
+        stager = _Stager(child, temp)
+        self._all.add(stager)
+        try:
+            await child.next_frame()  # ready
+        except BaseException:  # Why: whoever asked for it does not get it, and nobody else would end it.
+            self._end(stager)
+            raise
+        return stager
+
+    def _put_aside(self, stager: _Stager) -> None:
+        def end() -> None:
+            self._idle.remove(stager)
+            self._end(stager)
+
+        stager.end_timer = asyncio.get_running_loop().call_later(IDLE_END_S, end)
+        self._idle.append(stager)
+
+    def _end(self, stager: _Stager) -> None:
+        """Kill it; what it left in its temp folder goes when it has ended."""
+        if stager.end_timer is not None:
+            stager.end_timer.cancel()
+        self._all.discard(stager)
+        stager.child.close()
+        stager.child.kill()
+        stager.child.exited.add_done_callback(lambda _: shutil.rmtree(stager.temp, ignore_errors=True))
