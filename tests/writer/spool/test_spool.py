@@ -100,7 +100,7 @@ async def test_settled_entries_do_not_come_again(tmp_path: Path) -> None:
         assert await waiting(spool) == ["c"]
         seen = (await spool.outcome(first, 0)).describe()
         assert (seen["outcome"], seen["version"], seen["rows"], seen["table"]) == ("committed", 3, 1, "main.t")
-        assert (await spool.outcome(last, 0)).describe()["place"] == 1
+        assert (await spool.outcome(last, 0)).describe()["place"] == 0
 
 
 async def test_segments_go_when_all_of_them_is_applied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

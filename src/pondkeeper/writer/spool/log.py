@@ -30,7 +30,8 @@ GROUP_HEAD_BYTES: Final = _GROUP.size
 class Header(msgspec.Struct, omit_defaults=True, frozen=True):
     """What an entry says of its body: where the rows belong, how, and who sent them.
 
-    `file` names a file of its own for a body that is too large for the log. `key` is the client's Idempotency-Key.
+    `file` names a file of its own for a body that is too large for the log, of `size_bytes` and with `body_digest`.
+    `key` is the client's Idempotency-Key, `digest` what tells it from another ingest with the same key.
     """
 
     table: str
@@ -49,6 +50,7 @@ class Header(msgspec.Struct, omit_defaults=True, frozen=True):
     key: str | None = None
     file: str | None = None
     size_bytes: int = 0
+    body_digest: str | None = None
     delimiter: str = ","
     has_header: bool = True
 

@@ -48,7 +48,7 @@ class Seen:
             "outcome": self.outcome,
             "table": header.name,
             "accepted_at": header.accepted_at,
-            "place": self.before + 1,
+            "place": self.before,
             "is_being_applied": self.is_taken,
             "key_id": header.key_id,
             "client": header.client,

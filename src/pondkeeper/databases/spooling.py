@@ -1,0 +1,126 @@
+"""`wait=accepted` for one database: what is taken in, what is seen of it, and the drain that applies it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from pondkeeper.databases.draining import CLIENT, Drain
+from pondkeeper.databases.requests import IngestOutcome, IngestRequest
+from pondkeeper.databases.running import RunningQueries
+from pondkeeper.errors import PondkeeperError, QueryCancelled
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.settings import Settings
+from pondkeeper.writer.spool.log import Header
+from pondkeeper.writer.spool.spool import Spool, SpoolLimits
+from pondkeeper.writer.spool.tickets import Seen
+
+SMALL_BYTES = 64 * 1024
+_log = structlog.get_logger(__name__)
+
+
+class Spooling:
+    """The accepted ingests of one database. Needs nothing of its file: accepting goes on whatever becomes of that."""
+
+    def __init__(
+        self,
+        paths: DatabasePaths,
+        settings: Settings,
+        running: RunningQueries,
+        ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]],
+    ) -> None:
+        self._paths = paths
+        self._running = running
+        limits = SpoolLimits(settings.spool.max_bytes, settings.spool.max_entries, settings.writer.idempotency_keep_s)
+        self._spool = Spool(paths.spool, paths.incoming, limits)
+        self._drain = Drain(self._spool, paths.incoming, ingest, self._stop_load, settings.ingest.timeout_s)
+
+    async def start(self) -> None:
+        """Go on with what an earlier keeper has left. A spool that cannot be used is said by the status, not raised."""
+        try:
+            await self._spool.open()
+        except PondkeeperError as error:
+            _log.error("the spool cannot be used", database=self._paths.name, error=error.to_wire(with_private=True))
+
+    async def run(self) -> None:
+        """Apply whatever waits, until cancelled."""
+        await self._drain.run()
+
+    async def stop(self) -> None:
+        """Accept nothing more."""
+        await self._spool.close()
+
+    async def accept(self, request: IngestRequest, small: bytes | None = None) -> str:
+        """Take an ingest in: its ticket. Durable when this returns; raises as `Spool.accept`.
+
+        `small`: the body itself, at most SMALL_BYTES. Else `request.body` is a finished file, which is ours if this returns.
+        """
+        if small is not None:
+            header = _header(replace(request, body_digest=hashlib.sha256(small).hexdigest()))
+            return await self._spool.accept(header, small)
+        header = await asyncio.to_thread(_filed_header, request)
+        return await self._spool.accept(header)
+
+    async def ticket(self, ticket: str, wait_s: float = 0.0) -> Seen:
+        """One ticket; waits at most so long for its outcome. Raises TicketNotFound."""
+        return await self._spool.outcome(ticket, wait_s)
+
+    async def tickets(self, *, waiting: int, settled: int) -> list[Seen]:
+        """The first that wait, in their order, and the youngest with an outcome: at most so many of each."""
+        tickets = self._spool.tickets
+        return [*await tickets.waiting(waiting), *await tickets.settled(settled)]
+
+    async def take_back(self, ticket: str) -> None:
+        """Cancel a ticket that is not applied. Raises TicketNotFound or TicketNotWaiting."""
+        await self._drain.take_back(ticket)
+
+    def describe(self) -> dict[str, Any]:
+        """The spool in numbers, and what keeps it from being applied; from memory."""
+        described = self._spool.describe()
+        if described["problem"] is None and self._drain.problem is not None:
+            described["problem"] = self._drain.problem.to_wire()
+        return described
+
+    def _stop_load(self) -> None:
+        for entry in self._running.list():
+            if entry["client"] == CLIENT and entry["database"] == self._paths.name:
+                self._running.find(entry["id"]).stop(QueryCancelled("A ticket was taken back."))
+
+
+def _filed_header(request: IngestRequest) -> Header:
+    body_digest = request.body_digest
+    if body_digest is None:
+        with request.body.open("rb") as file:
+            body_digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size_bytes = request.body.stat().st_size
+    return _header(replace(request, body_digest=body_digest), file=request.body.name, size_bytes=size_bytes)
+
+
+def _header(request: IngestRequest, *, file: str | None = None, size_bytes: int = 0) -> Header:
+    return Header(
+        table=request.table,
+        format=request.format,
+        digest=request.digest(),
+        accepted_at=time.time(),
+        schema=request.schema,
+        mode=request.mode,
+        keys=request.keys,
+        create=request.create,
+        evolve=request.evolve,
+        on_error=request.on_error,
+        priority=request.priority,
+        key_id=request.key_id,
+        client=request.client,
+        key=request.idempotency_key,
+        file=file,
+        size_bytes=size_bytes,
+        body_digest=request.body_digest if file is not None else None,
+        delimiter=request.delimiter,
+        has_header=request.has_header,
+    )
