@@ -118,7 +118,7 @@ class Database:
         self.written.append(request)
         return WriteOutcome(8, [1] * len(request.statements))
 
-    async def take_snapshot(self, timeout_s: float) -> SnapshotInfo:
+    async def take_snapshot(self, timeout_s: float, *, only_changes: bool = False) -> SnapshotInfo:
         return SnapshotInfo(9, "/secret/place", "2026-11-20T00:00:00+00:00", 4096)
 
     def status(self) -> dict[str, Any]:

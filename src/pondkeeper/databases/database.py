@@ -41,6 +41,7 @@ from pondkeeper.writer.write import Demand, Identity
 
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
+CLOSES_S = 0.1
 _log = structlog.get_logger(__name__)
 
 
@@ -72,6 +73,7 @@ class Database:
         self._remembered = Remembered()
         self._tasks = SideTasks()
         self._queue: WriteQueue | None = None
+        self._taking = asyncio.Lock()
 
     # Life
 
@@ -246,8 +248,27 @@ class Database:
 
     # Publishing
 
-    async def take_snapshot(self, timeout_s: float) -> SnapshotInfo:
-        """Publish a new version now. Raises DatabaseBusy when somebody else keeps the file for longer."""
+    async def take_snapshot(self, timeout_s: float, *, only_changes: bool = False) -> SnapshotInfo:
+        """Publish a new version now; with `only_changes`, not when the newest has everything that the file has.
+
+        Raises DatabaseBusy when somebody else keeps the file for longer.
+        """
+        if not only_changes:
+            return await self._take_snapshot(timeout_s)
+        async with self._taking:  # Why: what two find changed, the first of them has published when the second looks.
+            if self.newest is not None and await self._has_everything():
+                return self.newest
+            return await self._take_snapshot(timeout_s)
+
+    async def _has_everything(self) -> bool:
+        """Whether the newest snapshot has all that is in the file."""
+        desk = self.queue.desk
+        if not await desk.is_closed_within(CLOSES_S) or self.problem() is not None:
+            return False
+        state = await asyncio.to_thread(file_state, self.paths.file)
+        return not desk.is_open and state == desk.closed_state
+
+    async def _take_snapshot(self, timeout_s: float) -> SnapshotInfo:
         deadline = asyncio.get_running_loop().time() + timeout_s
         version = self.queue.desk.next_version
         await self.queue.desk.republish(timeout_s)
@@ -302,7 +323,7 @@ class Database:
     async def _publish_changes(self) -> None:
         self.queue.desk.others_changed_it = True
         try:
-            await self.take_snapshot(REPUBLISH_TIMEOUT_S)
+            await self.take_snapshot(REPUBLISH_TIMEOUT_S, only_changes=True)
         except PondkeeperError as error:
             _log.debug("the changed file could not be published", database=self.name, error=error.to_wire())
             if not isinstance(error, DatabaseBusy):

@@ -21,4 +21,4 @@ def publish(paths: DatabasePaths) -> dict[str, Any] | None:
     if home is None:
         return None
     with Client.local(home.root, timeout_s=ANSWER_TIMEOUT_S) as client:
-        return client.take_snapshot(paths.name)
+        return client.take_snapshot(paths.name, only_changes=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -157,6 +158,13 @@ class WriterDesk:
         if self._child is not None and self.is_open:
             self._child.send({"op": "close"})
             await asyncio.wait_for(self._closed.wait(), timeout_s)
+
+    async def is_closed_within(self, timeout_s: float) -> bool:
+        """Whether our writer does not have the file, or gives it back in that time by itself."""
+        if self.is_open:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), timeout_s)
+        return not self.is_open
 
     async def stop(self, timeout_s: float) -> None:
         """Close the file in order, if that takes no longer than `timeout_s`, and end the process."""

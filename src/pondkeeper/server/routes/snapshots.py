@@ -33,7 +33,8 @@ def make_router(context: Context) -> APIRouter:
 
     async def take(request: Request) -> Answer:
         database = context.database(request.scope, Action.SNAPSHOT_TAKE)
-        snapshot = await database.take_snapshot(context.settings.writer.timeout_s)
+        only_changes = request.query_params.get("only_changes", "").lower() in ("true", "1")
+        snapshot = await database.take_snapshot(context.settings.writer.timeout_s, only_changes=only_changes)
         return Answer(_shown(request, asdict(snapshot)))
 
     @router.get("/v1/databases/{name}/snapshots", summary="The snapshots of a database", **listed)
