@@ -11,9 +11,19 @@ from typing import Any
 import structlog
 
 from pondkeeper.databases.describing import Counters, Published, describe, describe_line
+from pondkeeper.databases.ingesting import Ingests, Surroundings
 from pondkeeper.databases.line import one_line
+from pondkeeper.databases.queueing import make_queue
 from pondkeeper.databases.remembered import Remembered
-from pondkeeper.databases.requests import ReadRequest, SnapshotInfo, WriteOutcome, WriteRequest
+from pondkeeper.databases.requests import (
+    IngestOutcome,
+    IngestRequest,
+    ReadRequest,
+    SnapshotInfo,
+    WriteOutcome,
+    WriteRequest,
+    demand_of,
+)
 from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
 from pondkeeper.databases.watching import Sight, look
@@ -32,12 +42,11 @@ from pondkeeper.readers.reader import Resources, Snapshot
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.listing import list_snapshots
+from pondkeeper.staging.desk import StagingDesk
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
-from pondkeeper.writer.desk import Publishing, WriterDesk, WriterLimits
-from pondkeeper.writer.order import Priority
+from pondkeeper.writer.desk import Publishing
 from pondkeeper.writer.queue import WriteQueue
-from pondkeeper.writer.write import Demand, Identity
 
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
@@ -56,6 +65,7 @@ class Database:
         pool: Pool,
         copier: CopierDesk,
         running: RunningQueries,
+        stagers: StagingDesk,
     ) -> None:
         self.name = paths.name
         self.paths = paths
@@ -73,6 +83,9 @@ class Database:
         self._remembered = Remembered()
         self._tasks = SideTasks()
         self._queue: WriteQueue | None = None
+        self._promised = 0
+        around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
+        self.ingests = Ingests(around, settings.ingest, stagers)
         self._taking = asyncio.Lock()
 
     # Life
@@ -91,6 +104,7 @@ class Database:
     def _prepare(self) -> SnapshotInfo | None:
         for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
             make_folder(folder)
+        self.ingests.prepare()
         found = list_snapshots(self.paths)
         self._remembered = Remembered.read(self._remembered_file)
         self._known_state = self._remembered.file_state
@@ -101,37 +115,21 @@ class Database:
         return SnapshotInfo(newest.version, str(newest.path), created_at, newest.size_bytes)
 
     def _make_queue(self, first_version: int) -> WriteQueue:
-        writer = self._settings.writer
-        limits = WriterLimits(
-            memory_limit_bytes=writer.memory_limit_bytes,
-            threads=writer.threads,
-            temp_limit_bytes=writer.temp_limit_bytes,
-            idle_close_s=writer.idle_close_s,
-            kill_after_s=self._settings.readers.kill_after_s,
-            max_waiting=writer.max_waiting,
-            pause_ratio=self._settings.snapshots.pause_ratio,
-        )
-        config = {
-            "file": str(self.paths.file),
-            "home": str(self.paths.home),
-            "idempotency_keep_s": writer.idempotency_keep_s,
-            "temp_directory": str(self.paths.home / "temp" / f"writer-{self.name}"),
-            "may_make": self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
-        }
-        desk = WriterDesk(
+        return make_queue(
+            self.paths,
+            self._settings,
             self._template,
-            config,
-            limits,
+            Publishing(self._publish, self._reserve, self._waiters.failed),
             next_version=first_version,
-            publishing=Publishing(self._publish, self._reserve, self._waiters.failed),
+            may_make=self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
             known_state=self._known_state or None,
         )
-        return WriteQueue(desk, limits)
 
     async def stop(self, grace_s: float) -> None:
         """Let writes end within the grace and close the file in order."""
         self._tasks.cancel()
         await self.queue.stop(grace_s)
+        self.ingests.stop()
         await asyncio.to_thread(self._remember_state)
         self._pool.forget(self.name)
 
@@ -163,7 +161,7 @@ class Database:
         query_id = self._running.new_id()
         entry = self._register(query_id, "query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
         try:
-            snapshot = await self._snapshot_for(request, deadline)
+            snapshot = await self._snapshot_for(request.at_least or 0, deadline)
             stream = await self._pool.ask(self._question(entry, request, deadline), snapshot)
         except asyncio.CancelledError:
             self._running.remove(query_id)
@@ -195,8 +193,7 @@ class Database:
             )
         return Question(entry.query_id, message, deadline, request.timeout_s, entry.has_its_turn, resources)
 
-    async def _snapshot_for(self, request: ReadRequest, deadline: float) -> Snapshot:
-        least = request.at_least or 0
+    async def _snapshot_for(self, least: int, deadline: float) -> Snapshot:
         if self.newest is None and is_lasting(problem := self.problem()):
             raise problem
         if self.newest is None or self.newest.version < least:
@@ -233,11 +230,25 @@ class Database:
         write_id = self._running.new_id()
         entry = self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
-            answer = await self.queue.execute(_demand(write_id, request, self._settings.writer.wait_s), entry.has_its_turn)
+            answer = await self.queue.execute(demand_of(write_id, request, self._settings.writer.wait_s), entry.has_its_turn)
         finally:
             self._running.remove(write_id)
-        self.counters.commits += 1
+        self._committed(answer["version"])
         return WriteOutcome(answer["version"], answer["rows_changed"])
+
+    async def ingest(self, request: IngestRequest) -> IngestOutcome:
+        """Stage the rows of a body and load them in their turn; as `Ingests.run`."""
+        outcome = await self.ingests.run(request)
+        self._committed(outcome.version)
+        return outcome
+
+    def _committed(self, version: int) -> None:
+        self.counters.commits += 1
+        self._promised = max(self._promised, version)
+
+    async def _promised_snapshot(self, deadline: float) -> str:
+        """The path of a snapshot that has every commit of which we have told anybody."""
+        return (await self._snapshot_for(self._promised, deadline)).path
 
     def _register(
         self, query_id: str, kind: str, sql: str, request: ReadRequest | WriteRequest, stop: Stop
@@ -377,20 +388,6 @@ class Database:
             "line": one_line(writes, self._sight.programs),
             "writes": [write.describe() for write in writes],
         }
-
-
-def _demand(write_id: str, request: WriteRequest, wait_s: float) -> Demand:
-    key = request.idempotency_key
-    return Demand(
-        write_id,
-        request.statements,
-        request.timeout_s,
-        wait_s if request.wait_s is None else request.wait_s,
-        Identity(key, request.digest()) if key is not None else None,
-        Priority(request.priority),
-        request.key_id,
-        request.client,
-    )
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:

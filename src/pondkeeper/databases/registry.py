@@ -22,6 +22,8 @@ from pondkeeper.readers.reader import Resources
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import ENTRY as COPIER
 from pondkeeper.snapshots.desk import CopierDesk
+from pondkeeper.staging.desk import ENTRY as STAGER
+from pondkeeper.staging.desk import StagerLimits, StagingDesk
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import ENTRY as WRITER
 
@@ -53,14 +55,15 @@ class Registry:
         self.home = home
         self.running = RunningQueries()
         self._settings = settings
-        self._template = Template([PRELOADING, READER, WRITER, COPIER])
+        self._template = Template([PRELOADING, READER, WRITER, COPIER, STAGER])
         self.pool = Pool(self._template, _pool_limits(settings), home.temp)
         self._copier = CopierDesk(self._template)
+        self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp)
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
         for file in files:
             database = Database(
-                home.database(file), settings, self._template, self.pool, self._copier, self.running
+                home.database(file), settings, self._template, self.pool, self._copier, self.running, self._stagers
             )
             self._databases[database.name] = database
 
@@ -101,6 +104,7 @@ class Registry:
         await asyncio.gather(*(database.stop(grace_s) for database in self.all() if database.is_started))
         await self.pool.stop()
         await self._copier.stop()
+        await self._stagers.stop()
         await self._template.stop()
         for claim in self._claims:
             claim.release()
@@ -149,4 +153,14 @@ def _pool_limits(settings: Settings) -> PoolLimits:
         wait_s=readers.wait_s,
         max_waiting=readers.max_waiting,
         kill_after_s=readers.kill_after_s,
+    )
+
+
+def _stager_limits(settings: Settings) -> StagerLimits:
+    ingest = settings.ingest
+    return StagerLimits(
+        count=ingest.stagers,
+        memory_limit_bytes=ingest.memory_limit_bytes,
+        threads=ingest.threads,
+        temp_limit_bytes=ingest.temp_limit_bytes,
     )

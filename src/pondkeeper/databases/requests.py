@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from pondkeeper.writer.order import Priority
+from pondkeeper.writer.write import Demand, Identity
 
 INGEST_TIMEOUT_S: Final = 600.0
 
@@ -48,6 +50,21 @@ class WriteRequest:
     def digest(self) -> str:
         """What tells this write from another one with the same idempotency key."""
         return hashlib.sha256(msgspec.json.encode(self.statements)).hexdigest()
+
+
+def demand_of(write_id: str, request: WriteRequest, wait_s: float) -> Demand:
+    """What is asked of the queue; `wait_s` unless the request says how long it waits."""
+    key = request.idempotency_key
+    return Demand(
+        write_id,
+        request.statements,
+        request.timeout_s,
+        wait_s if request.wait_s is None else request.wait_s,
+        Identity(key, request.digest()) if key is not None else None,
+        Priority(request.priority),
+        request.key_id,
+        request.client,
+    )
 
 
 @dataclass(frozen=True)
