@@ -174,9 +174,13 @@ class Client:
         """The snapshots of a database, the newest first."""
         return list(self._transport.call("GET", self._path(database, "snapshots"))["snapshots"])
 
-    def take_snapshot(self, database: str | None = None) -> dict[str, Any]:
-        """Publish what is committed now, and answer with the snapshot that contains it."""
-        return dict(self._transport.call("POST", self._path(database, "snapshots")))
+    def take_snapshot(self, database: str | None = None, *, only_changes: bool = False) -> dict[str, Any]:
+        """Publish what is committed now, and answer with the snapshot that contains it.
+
+        With `only_changes`, no new one is made when the newest contains everything.
+        """
+        path = self._path(database, "snapshots") + ("?only_changes=true" if only_changes else "")
+        return dict(self._transport.call("POST", path))
 
     def keys(self) -> list[dict[str, Any]]:
         """The API keys, without their secrets."""
