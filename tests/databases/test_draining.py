@@ -15,7 +15,7 @@ import pytest
 
 from pondkeeper.databases import draining
 from pondkeeper.databases.combining import Combiner
-from pondkeeper.databases.draining import Drain
+from pondkeeper.databases.draining import Drain, Outside
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.errors import (
     DatabaseBusy,
@@ -43,6 +43,7 @@ class Database:
     faults: list[PondkeeperError] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: PondkeeperError | None = None
+    is_quiet: bool = True
 
     async def ingest(self, request: IngestRequest) -> IngestOutcome:
         while not self.gate.is_set():
@@ -63,7 +64,7 @@ class Database:
     def _commit(self, request: IngestRequest, keys: list[Any], rows: list[Any]) -> IngestOutcome:
         known = [key for key in keys if key in self.outcomes]
         if known and request.parts:
-            raise PartsApplied(keys=known)
+            raise PartsApplied(known=known)
         if known:
             return self.outcomes[known[0]]
         if any(row["n"] == "bad" for row in rows):
@@ -83,7 +84,8 @@ async def draining_into(database: Database, folder: Path) -> AsyncIterator[tuple
     """A spool that is drained into this database."""
     spool = Spool(folder / "spool", folder / "incoming", LIMITS)
     await spool.open()
-    drain = Drain(spool, folder / "incoming", database.ingest, database.stop, 60.0)
+    outside = Outside(folder / "incoming", database.ingest, database.stop, lambda: database.is_quiet, lambda _: None)
+    drain = Drain(spool, outside, 60.0)
     running = asyncio.create_task(drain.run())
     try:
         yield spool, drain
@@ -209,6 +211,19 @@ async def test_what_is_not_the_fault_of_the_rows_is_waited_out(tmp_path: Path, m
         assert await outcomes(spool, await accept(spool, 3)) == ["refused"]
         assert drain.problem is None or drain.problem.code == "worker_died"
     assert database.rows == [1, 2]
+
+
+async def test_nothing_is_refused_while_another_program_may_change_the_tables(tmp_path: Path) -> None:
+    """A refusal counts when it is made again with nobody else there."""
+    database = Database(is_quiet=False)
+    database.gate.set()
+    async with draining_into(database, tmp_path) as (spool, drain):
+        [ticket] = await accept(spool, "bad")
+        while drain.problem is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        assert (await spool.outcome(ticket, 0)).outcome == "waiting"
+        database.is_quiet = True
+        assert await outcomes(spool, [ticket]) == ["refused"]
 
 
 # Which are loaded together

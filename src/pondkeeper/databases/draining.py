@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,8 @@ from pondkeeper.errors import (
     WriteTimedOut,
 )
 from pondkeeper.settings.tree import DAY_S
-from pondkeeper.writer.spool.ledger import settled
+from pondkeeper.writer.spool.ledger import Settled, settled
+from pondkeeper.writer.spool.log import Entry
 from pondkeeper.writer.spool.spool import Spool
 
 CLIENT: Final = "spool"
@@ -41,17 +43,29 @@ PASSING: Final = (
     DatabaseUnavailable, KeeperStopping, OutcomeUnknown, QueryCancelled, QueueFull, ReadersBusy, TableChanged, WriteTimedOut,
 )  # fmt: skip
 _log = structlog.get_logger(__name__)
-Ingest = Callable[[IngestRequest], Awaitable[IngestOutcome]]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What the drain needs of its database.
+
+    `stop_load()` stops what it has under way there, if that can be. `is_quiet()`: nobody else has the file, or has had it
+    since the newest snapshot. `may_forget(yes)`: whether the database may forget keys that were kept for long enough.
+    """
+
+    incoming: Path
+    ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]]
+    stop_load: Callable[[], None]
+    is_quiet: Callable[[], bool]
+    may_forget: Callable[[bool], None]
 
 
 class Drain:
     """One per database; `run` goes on until it is cancelled."""
 
-    def __init__(self, spool: Spool, incoming: Path, ingest: Ingest, stop_load: Callable[[], None], timeout_s: float) -> None:
+    def __init__(self, spool: Spool, outside: Outside, timeout_s: float) -> None:
         self._spool = spool
-        self._incoming = incoming
-        self._ingest = ingest
-        self._stop_load = stop_load
+        self._outside = outside
         self._first_timeout_s = self._timeout_s = timeout_s
         self._combiner = Combiner()
         self._has_batch = asyncio.Lock()
@@ -115,7 +129,7 @@ class Drain:
         acquiring = asyncio.ensure_future(self._has_batch.acquire())
         try:
             while not acquiring.done():
-                self._stop_load()
+                self._outside.stop_load()
                 await asyncio.wait({acquiring}, timeout=STOP_AGAIN_S)
         except asyncio.CancelledError:
             acquiring.add_done_callback(lambda _: self._has_batch.release() if not acquiring.cancelled() else None)
@@ -126,16 +140,20 @@ class Drain:
 
     async def _apply(self, load: Load) -> None:
         """Apply entries until each has its outcome. Raises what is not their fault: they wait on."""
+        was_quiet = self._outside.is_quiet()
         try:
             outcome = await self._loaded(load)
         except PartsApplied as error:
-            await self._apply_apart(load, set(error.details["keys"]))
+            await self._apply_apart(load, set(error.details["known"]))
         except WriteTimedOut:
             self._timeout_s = min(2 * self._timeout_s, DAY_S)
             raise
         except PASSING:
             raise
         except PondkeeperError as error:
+            if not (was_quiet and self._outside.is_quiet()):
+                # Why: whoever has the file may be making the table, or the column, that was missed.
+                raise DatabaseBusy("Another program has the database, or has just had it.") from error
             await self._refuse(load, error)
         else:
             self._tries, self._timeout_s = 0, self._first_timeout_s
@@ -145,13 +163,13 @@ class Drain:
     async def _loaded(self, load: Load) -> IngestOutcome:
         """Have the load committed; the file that it needs for that is removed whatever comes of it."""
         filed = load.entries[0].header.file
-        body = self._incoming / (filed or f"drain-{secrets.token_hex(8)}")
+        body = self._outside.incoming / (filed or f"drain-{secrets.token_hex(8)}")
         try:
             if filed is None:
                 await asyncio.to_thread(self._written, load, body)
             if self._wanted_back:
                 raise QueryCancelled
-            return await self._ingest(request_of(load, body, self._timeout_s, self._keys(load), CLIENT))
+            return await self._outside.ingest(request_of(load, body, self._timeout_s, self._keys(load), CLIENT))
         finally:
             if filed is None:
                 with suppress(OSError):
@@ -197,14 +215,18 @@ class Drain:
         await self._spool.settle([(entry, settled(entry, "refused", error=error.to_wire()))])
 
     async def _settle(self, load: Load, outcome: IngestOutcome) -> None:
-        version = outcome.version
-        if load.count == 1:
-            [entry] = load.entries
-            what = {"rows": outcome.rows, "rejected": outcome.rejected, "rejects": outcome.rejects}
-            await self._spool.settle([(entry, settled(entry, "committed", version=version, **what))])
-            return
-        assert load.rows is not None
-        pairs = zip(load.entries, load.rows, strict=True)
-        await self._spool.settle(
-            [(entry, settled(entry, "committed", version=version, rows=len(rows.lines))) for entry, rows in pairs]
-        )
+        # Why: until it is written down here, only the database knows what became of them.
+        self._outside.may_forget(False)
+        await self._spool.settle(_outcomes(load, outcome))
+        self._outside.may_forget(True)
+
+
+def _outcomes(load: Load, outcome: IngestOutcome) -> list[tuple[Entry, Settled]]:
+    version = outcome.version
+    if load.count == 1:
+        [entry] = load.entries
+        what = {"rows": outcome.rows, "rejected": outcome.rejected, "rejects": outcome.rejects}
+        return [(entry, settled(entry, "committed", version=version, **what))]
+    assert load.rows is not None
+    pairs = zip(load.entries, load.rows, strict=True)
+    return [(entry, settled(entry, "committed", version=version, rows=len(rows.lines))) for entry, rows in pairs]

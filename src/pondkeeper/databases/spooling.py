@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.databases.draining import CLIENT, Drain
+from pondkeeper.databases.draining import CLIENT, Drain, Outside
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import PondkeeperError, QueryCancelled
@@ -34,12 +34,16 @@ class Spooling:
         settings: Settings,
         running: RunningQueries,
         ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]],
+        is_quiet: Callable[[], bool],
+        may_forget: Callable[[bool], None],
     ) -> None:
         self._paths = paths
         self._running = running
         limits = SpoolLimits(settings.spool.max_bytes, settings.spool.max_entries, settings.writer.idempotency_keep_s)
         self._spool = Spool(paths.spool, paths.incoming, limits)
-        self._drain = Drain(self._spool, paths.incoming, ingest, self._stop_load, settings.ingest.timeout_s)
+        self._may_forget = may_forget
+        outside = Outside(paths.incoming, ingest, self._stop_load, is_quiet, may_forget)
+        self._drain = Drain(self._spool, outside, settings.ingest.timeout_s)
 
     async def start(self) -> None:
         """Go on with what an earlier keeper has left. A spool that cannot be used is said by the status, not raised."""
@@ -47,6 +51,8 @@ class Spooling:
             await self._spool.open()
         except PondkeeperError as error:
             _log.error("the spool cannot be used", database=self._paths.name, error=error.to_wire(with_private=True))
+        # Why: the last keeper may have ended between a commit and its note, and the key must be there when it is asked for.
+        self._may_forget(not self._spool.waiting)
 
     async def run(self) -> None:
         """Apply whatever waits, until cancelled."""

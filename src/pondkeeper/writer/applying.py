@@ -89,7 +89,7 @@ class Applier:
                 self._commit(session, batch, attempt)
         finally:
             batch.transaction = None
-        if (keyed or group and group[0].load is not None) and batch.is_over:
+        if (keyed or (group and group[0].load is not None)) and batch.is_over and batch.may_forget:
             self._prune(session)
 
     def _without_known(

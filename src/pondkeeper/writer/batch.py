@@ -44,7 +44,7 @@ class Member:
 class Batch:
     """The members in their order. Each is answered once, by the main thread or by the one that hears interrupts."""
 
-    def __init__(self, writes: Iterable[dict[str, Any]], send: Send) -> None:
+    def __init__(self, writes: Iterable[dict[str, Any]], send: Send, *, may_forget: bool = True) -> None:
         now = time.monotonic()
         self._send = send
         self._lock = threading.Lock()
@@ -62,6 +62,7 @@ class Batch:
             for write in writes
         }
         self._open = len(self._members)
+        self.may_forget = may_forget
         self.transaction: Transaction | None = None
         self.plan: deque[list[Member]] | None = None
 

@@ -1,6 +1,6 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
-Messages in:  apply {writes: [{number, statements, wait_s, timeout_s, asked_ns, key, digest}]}
+Messages in:  apply {may_forget, writes: [{number, statements, wait_s, timeout_s, asked_ns, key, digest}]}
               publish {timeout_s}  resume {}  close {}
 Messages out: ready  waiting {holder, ahead}  opened {changed}  begun {numbers}  committing {numbers}
               answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
@@ -101,7 +101,7 @@ class Writer:
 
     def _on_apply(self, message: dict[str, Any]) -> None:
         """Apply a batch: group by group, and look about between them."""
-        batch = self._batch = Batch(message["writes"], self._send)
+        batch = self._batch = Batch(message["writes"], self._send, may_forget=message["may_forget"])
         for number in self._early.take(batch.numbers):
             batch.cancel(number)
         try:

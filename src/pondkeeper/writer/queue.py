@@ -50,8 +50,8 @@ class WriteQueue:
         self._number = 0
         self._running_timer: asyncio.TimerHandle | None = None
         self._running_until = math.inf
-        self.turns = 0
-        self.waited_s = 0.0
+        self.may_forget = True  # whether outcomes of keys that are older than they need be kept may go
+        self.waits = Timings()
         desk.on_request, desk.on_death = self._on_frame, self._on_death
 
     def start(self) -> None:
@@ -245,7 +245,7 @@ class WriteQueue:
                 break
         if frames:
             self._batch_over.clear()
-            child.send({"op": "apply", "writes": frames})
+            child.send({"op": "apply", "writes": frames, "may_forget": self.may_forget})
 
     # What became of them
 
