@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,10 @@ from tests.support.keeper import KeeperProcess
 from tests.support.warehouse import flights_file
 
 StartKeeper = Callable[..., KeeperProcess]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Why: a shell starts what runs in the background with interrupts ignored, and every program that we start inherits it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
