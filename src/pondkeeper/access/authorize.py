@@ -19,6 +19,7 @@ class Action(StrEnum):
     SNAPSHOT_READ = "snapshot_read"
     EXECUTE = "execute"
     LEASE = "lease"
+    TICKETS = "tickets"
     SNAPSHOT_TAKE = "snapshot_take"
     QUERY_SEE_OTHERS = "query_see_others"
     QUERY_CANCEL_OTHERS = "query_cancel_others"
@@ -44,6 +45,7 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.SNAPSHOT_READ: (Role.READER, Scope.DATABASE),
     Action.EXECUTE: (Role.WRITER, Scope.DATABASE),
     Action.LEASE: (Role.WRITER, Scope.DATABASE),
+    Action.TICKETS: (Role.WRITER, Scope.DATABASE),
     Action.SNAPSHOT_TAKE: (Role.WRITER, Scope.DATABASE),
     # Why admin: the text of somebody's SQL carries their data.
     Action.QUERY_SEE_OTHERS: (Role.ADMIN, Scope.DATABASE),

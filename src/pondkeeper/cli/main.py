@@ -25,6 +25,7 @@ MODULES: Final = {
         "status",
         "queries",
         "queue",
+        "ticket",
         "cancel",
         "snapshot",
         "key",

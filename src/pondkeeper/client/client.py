@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 RETRY_FOR_S: Final = 30.0
+LONGEST_WAIT_S: Final = 30.0
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 Statement = str | tuple[str, Parameters | None]
@@ -162,6 +164,24 @@ class Client:
         name = database or self._database or self.status()["name"]
         return dict(self._transport.call("GET", f"/v1/databases/{quote(name, safe='')}/queue"))
 
+    def tickets(self, database: str | None = None, *, waiting: int = 100, settled: int = 100) -> dict[str, Any]:
+        """Accepted ingests (`tickets`): at most so many that wait, and with an outcome; and the `spool` in numbers."""
+        path = self._named_path(database, f"tickets?waiting={waiting}&settled={settled}")
+        return dict(self._transport.call("GET", path))
+
+    def ticket(self, ticket: str, database: str | None = None, *, wait_s: float = 0.0) -> dict[str, Any]:
+        """What became of an accepted ingest; waits at most `wait_s` for its outcome."""
+        path, give_up_at = self._named_path(database, f"tickets/{quote(ticket, safe='')}"), time.monotonic() + wait_s
+        while True:
+            left_s = max(0.0, give_up_at - time.monotonic())
+            shown = dict(self._transport.call("GET", f"{path}?wait_s={min(left_s, LONGEST_WAIT_S):.3f}"))
+            if shown["outcome"] != "waiting" or left_s <= LONGEST_WAIT_S:
+                return shown
+
+    def cancel_ticket(self, ticket: str, database: str | None = None) -> None:
+        """Take back an accepted ingest that is not applied yet."""
+        self._transport.call("DELETE", self._named_path(database, f"tickets/{quote(ticket, safe='')}"))
+
     def queries(self) -> list[dict[str, Any]]:
         """The queries that run now."""
         return list(self._transport.call("GET", "/v1/queries")["queries"])
@@ -208,6 +228,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _named_path(self, database: str | None, noun: str) -> str:
+        """The path of what is there under the name of the database only."""
+        name = database or self._database or self.status()["name"]
+        return f"/v1/databases/{quote(name, safe='')}/{noun}"
 
     def _path(self, database: str | None, noun: str) -> str:
         name = database or self._database

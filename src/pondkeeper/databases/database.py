@@ -25,6 +25,7 @@ from pondkeeper.databases.requests import (
     demand_of,
 )
 from pondkeeper.databases.running import Running, RunningQueries, Stop
+from pondkeeper.databases.spooling import Spooling
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
 from pondkeeper.databases.watching import Sight, look
 from pondkeeper.errors import (
@@ -86,6 +87,7 @@ class Database:
         self._promised = 0
         around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
         self.ingests = Ingests(around, settings.ingest, stagers)
+        self.spooling = Spooling(paths, settings, running, self.ingest, self._is_quiet, self._may_forget)
         self._taking = asyncio.Lock()
 
     # Life
@@ -100,6 +102,7 @@ class Database:
         self._queue = self._make_queue(self._remembered.first_version(published, has_past=has_past))
         self._queue.start()
         self._tasks.start(self._watch())
+        self._tasks.start(self.spooling.run())
 
     def _prepare(self) -> SnapshotInfo | None:
         for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
@@ -130,6 +133,7 @@ class Database:
         self._tasks.cancel()
         await self.queue.stop(grace_s)
         self.ingests.stop()
+        await self.spooling.stop()
         await asyncio.to_thread(self._remember_state)
         self._pool.forget(self.name)
 
@@ -257,6 +261,13 @@ class Database:
         self._running.add(entry)
         return entry
 
+    def _is_quiet(self) -> bool:
+        """Whether nobody else has the file, or has had it since the newest snapshot."""
+        return self._sight.is_free and not self._is_changed()
+
+    def _may_forget(self, yes: bool) -> None:
+        self.queue.may_forget = yes
+
     # Publishing
 
     async def take_snapshot(self, timeout_s: float, *, only_changes: bool = False) -> SnapshotInfo:
@@ -373,7 +384,17 @@ class Database:
         published = Published(self.newest, time.monotonic() - self._published_at, self.counters)
         desk = self._queue.desk if self._queue is not None else None
         line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
-        return describe(self.name, published, self._sight, desk, line, self.problem())
+        spool = self.spooling.describe()
+        return describe(self.name, published, self._sight, desk, line, self.problem()) | {"spool": spool}
+
+    def timings(self) -> dict[str, dict[str, Timings]]:
+        """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""
+        if self._queue is None:
+            return {"waits": {}, "holds": {}}
+        return {
+            "waits": {"write": self._queue.waits, "program": self._programs.waits},
+            "holds": {"keeper": self._queue.desk.holds, "program": self._programs.holds},
+        }
 
     def waiting_line(self) -> dict[str, Any]:
         """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
@@ -385,6 +406,7 @@ class Database:
             "foreign": status["foreign"],
             "programs_waiting": status["lease"]["waiting"],
             "waiting_for": status["writer"]["waiting_for"],
+            "spool": status["spool"],
             "line": one_line(writes, self._sight.programs),
             "writes": [write.describe() for write in writes],
         }

@@ -97,6 +97,7 @@ class Drain:
     async def _next(self) -> None:
         if self._spool.problem is not None:
             await self._spool.open()
+            self._outside.may_forget(not self._spool.waiting)
         if not await self._spool.wait(IDLE_S):
             await self._spool.tidy()
             return

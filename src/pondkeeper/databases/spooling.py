@@ -9,12 +9,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from pondkeeper.databases.draining import CLIENT, Drain, Outside
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import RunningQueries
-from pondkeeper.errors import PondkeeperError, QueryCancelled
+from pondkeeper.errors import QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.settings import Settings
 from pondkeeper.writer.spool.log import Header
@@ -22,7 +20,6 @@ from pondkeeper.writer.spool.spool import Spool, SpoolLimits
 from pondkeeper.writer.spool.tickets import Seen
 
 SMALL_BYTES = 64 * 1024
-_log = structlog.get_logger(__name__)
 
 
 class Spooling:
@@ -45,17 +42,10 @@ class Spooling:
         outside = Outside(paths.incoming, ingest, self._stop_load, is_quiet, may_forget)
         self._drain = Drain(self._spool, outside, settings.ingest.timeout_s)
 
-    async def start(self) -> None:
-        """Go on with what an earlier keeper has left. A spool that cannot be used is said by the status, not raised."""
-        try:
-            await self._spool.open()
-        except PondkeeperError as error:
-            _log.error("the spool cannot be used", database=self._paths.name, error=error.to_wire(with_private=True))
-        # Why: the last keeper may have ended between a commit and its note, and the key must be there when it is asked for.
-        self._may_forget(not self._spool.waiting)
-
     async def run(self) -> None:
-        """Apply whatever waits, until cancelled."""
+        """Go on with what an earlier keeper has left, and apply whatever comes, until cancelled."""
+        # Why: the last keeper may have ended between a commit and its note, and the key must be there when it is asked for.
+        self._may_forget(False)
         await self._drain.run()
 
     async def stop(self) -> None:

@@ -16,8 +16,8 @@ from pondkeeper.server.gate import Gate, note_refusal
 from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
-from pondkeeper.server.routes import databases, executes, health, keys, metrics, queries, snapshots
-from pondkeeper.server.scopes import sees_private
+from pondkeeper.server.routes import databases, executes, health, keys, metrics, queries, snapshots, tickets
+from pondkeeper.server.scopes import entry_of, sees_private
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -39,7 +39,7 @@ class KeeperApp(FastAPI):
         self._gate = Gate(super().__call__, context, {"query": query, "execute": execute})
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
-        for noun in (databases, snapshots, keys, health, metrics):
+        for noun in (databases, snapshots, tickets, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)

@@ -29,6 +29,8 @@ _ANSWERS: Final = (
     shapes.WaitingLine,
     shapes.PlaceInLine,
     shapes.WaitingWrite,
+    shapes.TicketShown,
+    shapes.TicketList,
     shapes.SnapshotList,
     shapes.SnapshotEntry,
     shapes.SnapshotTaken,

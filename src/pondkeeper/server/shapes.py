@@ -87,6 +87,7 @@ class DatabaseState(Struct):
     writer: dict[str, Any]
     queue: dict[str, Any]
     problem: dict[str, Any] | None
+    spool: Annotated[dict[str, Any], Meta(description="What was accepted and is not applied yet, in numbers.")]
     counters: Annotated[dict[str, Any], Meta(description="What was done since the keeper started.")]
 
 
@@ -134,8 +135,37 @@ class WaitingLine(Struct):
     foreign: Annotated[list[dict[str, Any]], Meta(description="Programs that have the file open without the lease.")]
     programs_waiting: Annotated[int, Meta(description="Programs that wait for the lease.")]
     waiting_for: Annotated[dict[str, Any] | None, Meta(description="Whom the keeper's writer waits for.")]
+    spool: Annotated[dict[str, Any], Meta(description="What was accepted and is applied later, in numbers.")]
     line: Annotated[list[PlaceInLine], Meta(description="What runs and waits, writes and programs, in one order.")]
     writes: Annotated[list[WaitingWrite], Meta(description="The writes among them, in the same order.")]
+
+
+class TicketShown(Struct):
+    """An ingest that was accepted. Which fields it has follows from its outcome."""
+
+    ticket: str
+    outcome: Annotated[str, Meta(description="waiting, committed, refused or cancelled")]
+    table: str
+    accepted_at: str
+    key_id: str | None
+    client: str | None
+    place: Annotated[int | UnsetType, Meta(description="While it waits: how many have their turn before it.")] = UNSET
+    is_being_applied: Annotated[bool | UnsetType, Meta(description="While it waits: whether its turn has come.")] = UNSET
+    holder: Annotated[dict[str, Any] | UnsetType | None, Meta(description="While it waits: who has the lease.")] = UNSET
+    problem: Annotated[dict[str, Any] | UnsetType | None, Meta(description="While it waits: what holds it up.")] = UNSET
+    settled_at: Annotated[str | UnsetType, Meta(description="When it got its outcome.")] = UNSET
+    version: Annotated[int | UnsetType, Meta(description="Committed: the version that contains it.")] = UNSET
+    rows: Annotated[int | UnsetType, Meta(description="Committed: the rows that were taken.")] = UNSET
+    rejected: Annotated[int | UnsetType, Meta(description="Committed: the rows that were not.")] = UNSET
+    rejects: Annotated[str | UnsetType, Meta(description="Committed: the reject file that has them.")] = UNSET
+    error: Annotated[Error | UnsetType, Meta(description="Refused: why.")] = UNSET
+
+
+class TicketList(Struct):
+    """Accepted ingests, and the spool in numbers."""
+
+    tickets: list[TicketShown]
+    spool: dict[str, Any]
 
 
 class SnapshotEntry(Struct):
