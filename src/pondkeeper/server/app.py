@@ -17,7 +17,7 @@ from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
 from pondkeeper.server.routes import databases, executes, health, keys, metrics, queries, snapshots, tickets
-from pondkeeper.server.scopes import entry_of, sees_private
+from pondkeeper.server.scopes import sees_private
 
 if TYPE_CHECKING:
     from starlette.requests import Request
