@@ -121,6 +121,9 @@ class Database:
     async def take_snapshot(self, timeout_s: float, *, only_changes: bool = False) -> SnapshotInfo:
         return SnapshotInfo(9, "/secret/place", "2026-11-20T00:00:00+00:00", 4096)
 
+    def timings(self) -> dict[str, dict[str, Any]]:
+        return {"waits": {}, "holds": {}}
+
     def status(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -131,7 +134,7 @@ class Database:
             "lease": {"holder": None, "waiting": 0},
             "foreign": [],
             "writer": {"is_open": False, "pid": None, "waiting_for": None},
-            "queue": {"depth": 2},
+            "queue": {"depth": 2, "by_priority": {"interactive": 2}},
             "problem": None,
         }
 

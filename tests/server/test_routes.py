@@ -248,7 +248,7 @@ def test_metrics_tell_of_requests_and_databases(served: Served) -> None:
     assert 'route="/v1/databases/{name}"' in text
     assert 'pondkeeper_readers{state="idle"} 4.0' in text
     assert 'pondkeeper_snapshot_version{database="pond"} 7.0' in text
-    assert 'pondkeeper_queue_depth{database="pond"} 2.0' in text
+    assert 'pondkeeper_queue_depth{database="pond",priority="interactive"} 2.0' in text
     assert "some/path" not in text
     assert "pk_" not in text
 

@@ -15,6 +15,7 @@ from pondkeeper.writer.write import Demand, Write
 from tests.conftest import StartKeeper
 from tests.support.asking import Asked, SlowClient, code_of
 from tests.support.keeper import KeeperProcess, wait_until
+from tests.support.programs import Program
 
 SLOW = "INSERT INTO log SELECT 0 FROM range(3000000) a, range(3000) b HAVING sum(a.range * b.range) > 0"
 
@@ -150,13 +151,26 @@ def test_a_write_that_waits_is_dropped_when_its_client_goes(busy: tuple[KeeperPr
 
 
 def test_waiting_and_holding_are_measured(start_keeper: StartKeeper) -> None:
-    """The metrics have depth, turns, waiting and holding."""
+    """The metrics have depth by priority, and histograms of waiting and holding, of writes and of programs."""
     keeper = start_keeper()
     keeper.client().execute("CREATE TABLE log (n INTEGER)")
+    with Program(keeper.target) as program, Program(keeper.target, command=("true",)) as behind:
+        assert program.heard() == "there"
+        wait_until(lambda: keeper.client().queue()["programs_waiting"] == 1, what="a program that waits")
+        write = insert(keeper, 1)
+        time.sleep(0.5)  # how long it holds the lease at least, and how long the write waits
+        assert (program.let_go()[0], behind.end()[0]) == (0, 0)
+        assert code_of(write.outcome()) == "answered"
     wait_until(lambda: not keeper.client().status()["writer"]["is_open"], what="the file was given back")
     with keeper.http() as http:
         text = http.get("/metrics").text
-    values = {line.split("{")[0]: float(line.split()[-1]) for line in text.splitlines() if line.startswith("pondkeeper_")}
-    assert values["pondkeeper_queue_turns_total"] >= 1
-    assert values["pondkeeper_writer_hold_seconds_total"] > 0
-    assert {"pondkeeper_queue_wait_seconds_total", "pondkeeper_queue_oldest_seconds"} <= values.keys()
+
+    values = {line.rpartition(" ")[0]: float(line.split()[-1]) for line in text.splitlines() if line[0] != "#"}
+    waits, holds = 'pondkeeper_queue_wait_seconds_{}{{database="pond",kind="{}"}}', 'pondkeeper_lease_hold_seconds_{}{{database="pond",kind="{}"}}'
+    assert values[waits.format("count", "write")] == 2
+    assert values[waits.format("count", "program")] == 1
+    assert values[waits.format("sum", "write")] > 0.3
+    assert values[holds.format("count", "keeper")] >= 2
+    assert 0.4 < values[holds.format("sum", "program")] < 60
+    assert {f'pondkeeper_queue_depth{{database="pond",priority="{each.value}"}}' for each in Priority} <= values.keys()
+    assert "_created" not in text

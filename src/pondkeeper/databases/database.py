@@ -14,6 +14,7 @@ from pondkeeper.databases.describing import Counters, Published, describe, descr
 from pondkeeper.databases.ingesting import Ingests, Surroundings
 from pondkeeper.databases.line import one_line
 from pondkeeper.databases.queueing import make_queue
+from pondkeeper.databases.programs import ProgramTimes
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import (
     IngestOutcome,
@@ -48,6 +49,7 @@ from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import Publishing
 from pondkeeper.writer.queue import WriteQueue
+from pondkeeper.writer.timings import Timings
 
 REPUBLISH_TIMEOUT_S = 5.0
 PROBLEM_RETRY_S = 5.0
@@ -78,6 +80,7 @@ class Database:
         self._running = running
         self._waiters = Waiters()
         self._sight = Sight(state=[])
+        self._programs = ProgramTimes()
         self._known_state: FileState = []
         self._published_at = time.monotonic()
         self.counters = Counters()
@@ -331,6 +334,7 @@ class Database:
         while True:
             own = frozenset(filter(None, [self.queue.desk.pid]))
             self._sight = await asyncio.to_thread(look, self.paths, own)
+            self._programs.note(self._sight)
             if self._is_changed() and self._sight.is_free:
                 await self._publish_changes()
             await asyncio.sleep(self._settings.writer.foreign_poll_s)
@@ -386,6 +390,15 @@ class Database:
         line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
         spool = self.spooling.describe()
         return describe(self.name, published, self._sight, desk, line, self.problem()) | {"spool": spool}
+
+    def timings(self) -> dict[str, dict[str, Timings]]:
+        """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""
+        if self._queue is None:
+            return {"waits": {}, "holds": {}}
+        return {
+            "waits": {"write": self._queue.waits, "program": self._programs.waits},
+            "holds": {"keeper": self._queue.desk.holds, "program": self._programs.holds},
+        }
 
     def timings(self) -> dict[str, dict[str, Timings]]:
         """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""

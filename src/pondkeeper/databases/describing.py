@@ -69,14 +69,8 @@ def describe(
 
 
 def describe_line(queue: WriteQueue) -> dict[str, Any]:
-    """The queue in numbers. Times are sums since the keeper started, but for `oldest_s`."""
-    return {
-        "depth": queue.depth,
-        "oldest_s": round(queue.oldest_s, 3),
-        "turns": queue.turns,
-        "waited_s": round(queue.waited_s, 3),
-        "held_s": round(queue.desk.held_s, 3),
-    }
+    """The queue in numbers of this moment."""
+    return {"depth": queue.depth, "by_priority": queue.depths(), "oldest_s": round(queue.oldest_s, 3)}
 
 
 def _snapshot(newest: SnapshotInfo, age_s: float) -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from pondkeeper import __version__
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # Why: a second line for each counter that says nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
+    from pondkeeper.writer.timings import Timings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 REQUEST_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -45,6 +48,16 @@ class Meters:
         self._writes = Counter(
             "pondkeeper_writes", "Writes by outcome: committed or an error's code.", ["outcome"], registry=self.registry
         )
+        self._ingests = Counter(
+            "pondkeeper_ingests", "Ingests by outcome: committed or an error's code.", ["outcome"], registry=self.registry
+        )
+        self._ingest_rows = Counter("pondkeeper_ingest_rows", "Rows taken by ingests.", registry=self.registry)
+        self._ingest_s = Counter(
+            "pondkeeper_ingest_seconds",
+            "Time of committed ingests: staging needs no file, loading holds it.",
+            ["phase"],
+            registry=self.registry,
+        )
         self._answer_bytes = Counter(
             "pondkeeper_answer_bytes", "Bytes of answers to queries.", ["format"], registry=self.registry
         )
@@ -64,6 +77,13 @@ class Meters:
     def write(self, outcome: str) -> None:
         """A write has ended."""
         self._writes.labels(outcome).inc()
+
+    def ingest(self, outcome: str, rows: int = 0, staging_s: float = 0.0, loading_s: float = 0.0) -> None:
+        """An ingest has ended."""
+        self._ingests.labels(outcome).inc()
+        self._ingest_rows.inc(rows)
+        self._ingest_s.labels("staging").inc(staging_s)
+        self._ingest_s.labels("loading").inc(loading_s)
 
     def answer(self, format_: str, size_bytes: int) -> None:
         """An answer was sent."""
@@ -96,12 +116,21 @@ class DatabaseCollector:
             self._registry.pool.kills,
         )
         yield GaugeMetricFamily("pondkeeper_running", "Queries and writes that run now.", len(self._running.list()))
-        yield from self._of_databases([database.status() for database in self._registry.all()])
+        databases = self._registry.all()
+        yield from self._of_databases([database.status() for database in databases])
+        timings = {database.name: database.timings() for database in databases}
+        yield _histograms("pondkeeper_queue_wait_seconds", "From the asking for a turn to the turn.", timings, "waits")
+        yield _histograms("pondkeeper_lease_hold_seconds", "From the taking of the lease to its end.", timings, "holds")
 
     def _of_databases(self, states: list[dict[str, Any]]) -> Iterator[Metric]:
         for name, help_, kind, path in _OF_DATABASE:
             values = {state["name"]: value for state in states if (value := _at(state, path)) is not None}
             yield from _by_label(name, help_, "database", values, kind)
+        depth = GaugeMetricFamily("pondkeeper_queue_depth", "Writes that wait or run.", labels=["database", "priority"])
+        for state in states:
+            for priority, count in state["queue"].get("by_priority", {}).items():
+                depth.add_metric([state["name"], priority], count)
+        yield depth
 
 
 # Each: name, help, kind, where in `Database.status()`.
@@ -116,11 +145,7 @@ _OF_DATABASE: Final = (
     ("pondkeeper_publish_bytes", "Bytes copied by publishes.", CounterMetricFamily, ("counters", "publish_bytes")),
     ("pondkeeper_publish_seconds", "Time that publishes took.", CounterMetricFamily, ("counters", "publish_s")),
     ("pondkeeper_commits", "Transactions committed by the writer.", CounterMetricFamily, ("counters", "commits")),
-    ("pondkeeper_queue_depth", "Writes that wait for their turn.", GaugeMetricFamily, ("queue", "depth")),
     ("pondkeeper_queue_oldest_seconds", "Age of the oldest write in the queue.", GaugeMetricFamily, ("queue", "oldest_s")),
-    ("pondkeeper_queue_turns", "Writes that had their turn.", CounterMetricFamily, ("queue", "turns")),
-    ("pondkeeper_queue_wait_seconds", "Time that they waited for it.", CounterMetricFamily, ("queue", "waited_s")),
-    ("pondkeeper_writer_hold_seconds", "Time that the writer had the file.", CounterMetricFamily, ("queue", "held_s")),
     ("pondkeeper_writer_open", "1 while the writer has the file open.", GaugeMetricFamily, ("writer", "is_open")),
     ("pondkeeper_lease_waiting", "Programs that wait for the lease.", GaugeMetricFamily, ("lease", "waiting")),
     ("pondkeeper_foreign", "Programs that have the file open without the lease.", GaugeMetricFamily, ("foreign",)),
@@ -135,6 +160,16 @@ _OF_DATABASE: Final = (
     ("pondkeeper_file_bytes", "Size of the database file.", GaugeMetricFamily, ("file", "size_bytes")),
     ("pondkeeper_wal_bytes", "Size of its WAL.", GaugeMetricFamily, ("file", "wal_bytes")),
 )  # fmt: skip
+
+
+def _histograms(
+    name: str, help_: str, timings: dict[str, dict[str, dict[str, Timings]]], what: str
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, help_, labels=["database", "kind"])
+    for database, found in timings.items():
+        for kind, times in found[what].items():
+            family.add_metric([database, kind], times.buckets(), times.sum_s)
+    return family
 
 
 def _at(state: dict[str, Any], path: Iterable[str]) -> float | None:

@@ -19,6 +19,7 @@ from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 from pondkeeper.writer.lease import KEEPER, KEEPERS_REASON
+from pondkeeper.writer.timings import Timings
 
 ENTRY = "pondkeeper.writer.process"
 OOM_SCORE_ADJ = 300
@@ -89,7 +90,7 @@ class WriterDesk:
         self.next_version = next_version
         self.is_open = False
         self.opened_at = 0.0
-        self.held_s = 0.0
+        self.holds = Timings()
         self.waiting_for: dict[str, Any] | None = None
         self.publish_error: PondkeeperError | None = None
         self.closed_state = known_state
@@ -228,7 +229,7 @@ class WriterDesk:
 
     def _on_closed(self, frame: dict[str, Any]) -> None:
         if self.is_open:
-            self.held_s += time.time() - self.opened_at
+            self.holds.record(max(0.0, time.time() - self.opened_at))
         self.is_open, self.waiting_for = False, None
         self.closed_state = frame["state"]
         self._closed.set()

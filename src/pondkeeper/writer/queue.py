@@ -24,7 +24,8 @@ from pondkeeper.errors import (
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
-from pondkeeper.writer.order import Order
+from pondkeeper.writer.order import Order, Priority
+from pondkeeper.writer.timings import Timings
 from pondkeeper.writer.write import Demand, Write
 
 COMMIT_GRACE_S = 10.0
@@ -85,10 +86,12 @@ class WriteQueue:
         """How long the longest-waiting request has been here."""
         return max((write.age_s for write in self.writes), default=0.0)
 
-    def _note_turn(self, write: Write) -> None:
-        if not write.is_suspect:
-            self.turns += 1
-            self.waited_s += write.age_s
+    def depths(self) -> dict[str, int]:
+        """How many requests wait or run, by priority."""
+        found = dict.fromkeys((priority.value for priority in Priority), 0)
+        for write in self.writes:
+            found[write.priority.value] += 1
+        return found
 
     # Requests
 
@@ -228,7 +231,6 @@ class WriteQueue:
             if frames and (size_bytes > MAX_BATCH_BYTES or write.is_suspect):
                 break
             self._waiting.pop()
-            self._note_turn(write)
             self._number += 1
             write.number, self._batch[self._number] = self._number, write
             frame = {
@@ -269,6 +271,8 @@ class WriteQueue:
     def _on_begun(self, writes: list[Write]) -> None:
         now = asyncio.get_running_loop().time()
         for write in writes:
+            if not write.has_had_a_turn:
+                self.waits.record(write.age_s)
             write.begin(now + write.demand.timeout_s)
             self._limit_running(write.deadline)
 

@@ -56,6 +56,7 @@ class Write:
     on_begun: Callable[[], None] = lambda: None
     number: int = 0
     has_begun: bool = False
+    has_had_a_turn: bool = False
     is_committing: bool = False
     is_suspect: bool = False
     may_be_applied: bool = False
@@ -78,7 +79,7 @@ class Write:
 
     def begin(self, deadline: float) -> None:
         """Its turn has come: from now on its time to run counts."""
-        self.has_begun, self.deadline = True, deadline
+        self.has_begun, self.has_had_a_turn, self.deadline = True, True, deadline
         self.on_begun()
 
     def lose_turn(self, now: float) -> None:
