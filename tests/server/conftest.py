@@ -14,6 +14,7 @@ import httpx
 import pytest
 import uvloop
 
+from pondkeeper.access.audit import Audit
 from pondkeeper.access.keyring import Keyring
 from pondkeeper.server.app import KeeperApp, create_app
 from pondkeeper.server.bounds import Bounds
@@ -46,7 +47,8 @@ class Served:
     async def _start(self) -> None:
         self.keys = await Keyring.open(self.folder / "control.db")
         self.token = await self.keys.ensure_admin_key()
-        self.app: KeeperApp = create_app(self.registry, self.registry.running, self.keys, self.settings)  # type: ignore[arg-type]
+        self.audit = Audit.open(self.folder / "audit", self.settings.audit)
+        self.app: KeeperApp = create_app(self.registry, self.registry.running, self.keys, self.settings, self.audit)  # type: ignore[arg-type]
         self.server = HttpServer(self.app, self._bounds)
         listening = listen_tcp("127.0.0.1", 0)
         self.port = listening[0].getsockname()[1]
@@ -56,6 +58,7 @@ class Served:
     def stop(self) -> None:
         self.call(self.server.stop(0.5))
         self.call(self.keys.close())
+        self.audit.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()

@@ -29,6 +29,7 @@ MODULES: Final = {
         "cancel",
         "snapshot",
         "key",
+        "audit",
         "check",
         "settings",
         "completion",

@@ -18,6 +18,12 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+def print_json_line(value: Any) -> None:
+    """A value as one line of JSON, passed on at once: of a stream of them."""
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    sys.stdout.flush()
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Iterable[int] = (), whole: Iterable[int] = ()
 ) -> None:
@@ -29,11 +35,11 @@ def print_table(
 
     on_terminal = sys.stdout.isatty()
     right, uncut = set(numbers), set(whole)
-    cells = [["" if value is None else _line(str(value)) for value in row] for row in rows]
+    cells = [["" if value is None else one_line(str(value)) for value in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         table.add_column(
-            Text(_line(name)),
+            Text(one_line(name)),
             justify="right" if position in right else "left",
             no_wrap=True,
             overflow="ellipsis" if on_terminal else "ignore",
@@ -46,7 +52,7 @@ def print_table(
     console.print(table)
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """A cell is one line and cannot steer the terminal: control characters are shown, not sent."""
     if text.isprintable():
         return text

@@ -48,6 +48,11 @@ class Home:
         return self.root / "pondkeeper.toml"
 
     @property
+    def audit(self) -> Path:
+        """The segments of the audit."""
+        return self.root / "audit"
+
+    @property
     def temp(self) -> Path:
         """Temp folders of the children, one each; emptied when a keeper starts."""
         return self.root / "temp"

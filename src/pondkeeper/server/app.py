@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
+    from pondkeeper.access.audit import Audit
     from pondkeeper.access.keyring import Keyring
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
@@ -57,11 +58,13 @@ class KeeperApp(FastAPI):
         return self.openapi_schema
 
 
-def create_app(registry: Registry, running: RunningQueries, keys_: Keyring, settings: Settings) -> KeeperApp:
+def create_app(
+    registry: Registry, running: RunningQueries, keys_: Keyring, settings: Settings, audit: Audit | None = None
+) -> KeeperApp:
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
-    return KeeperApp(Context(registry, running, keys_, settings, meters))
+    return KeeperApp(Context(registry, running, keys_, settings, meters, audit))
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -70,13 +73,15 @@ async def _refused(request: Request, error: Exception) -> Response:
     return _problem(error, with_private=sees_private(request.scope))
 
 
-async def _framework_refused(_: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return _problem(of_framework(error))
-    return _problem(InvalidRequest("The path or its parameters are not of the expected shape."))
+async def _framework_refused(request: Request, error: Exception) -> Response:
+    refused = InvalidRequest("The path or its parameters are not of the expected shape.")
+    found = of_framework(error) if isinstance(error, HTTPException) else refused
+    entry_of(request.scope).outcome = found.code
+    return _problem(found)
 
 
-async def _failed(_: Request, __: Exception) -> Response:
+async def _failed(request: Request, __: Exception) -> Response:
+    entry_of(request.scope).outcome = PondkeeperError.code
     return _problem(PondkeeperError())
 
 

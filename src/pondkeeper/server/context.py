@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pondkeeper.access.authorize import authorize
-from pondkeeper.server.scopes import caller_of
+from pondkeeper.server.scopes import caller_of, entry_of
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
+    from pondkeeper.access.audit import Audit
     from pondkeeper.access.authorize import Action
     from pondkeeper.access.keyring import Keyring
     from pondkeeper.databases.database import Database
@@ -29,14 +30,17 @@ class Context:
     keys: Keyring
     settings: Settings
     meters: Meters
+    audit: Audit | None = None
     is_stopping: bool = False
 
     def database(self, scope: Scope, action: Action) -> Database:
         """The database that the path names, or the only one, for a caller who may do that to it."""
         name = scope["path_params"].get("name")
         if name is not None:
+            entry_of(scope).database = name
             authorize(caller_of(scope), action, name)
             return self.registry.get(name)
         database = self.registry.get(None)
+        entry_of(scope).database = database.name
         authorize(caller_of(scope), action, database.name)
         return database

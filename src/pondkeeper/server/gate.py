@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from pondkeeper.access.authorize import LOCAL_KEY
+from pondkeeper.access.audit import Entry
 from pondkeeper.access.tokens import token_in_header
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.server.answers import send_problem
 from pondkeeper.server.hosts import Hosts
-from pondkeeper.server.scopes import CALLER, exchange_of, header, sees_private
+from pondkeeper.server.scopes import CALLER, ENTRY, entry_of, exchange_of, header, sees_private
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from pondkeeper.server.context import Context
+    from pondkeeper.access.audit import Audit
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
 _log = structlog.get_logger(__name__)
+UNRECORDED_PATHS: Final = OPEN_PATHS | {"/metrics", "/openapi.json"}
+MAX_RECORDED_PATH: Final = 300
 
 
 class Gate:
@@ -35,6 +39,7 @@ class Gate:
         self._keys = context.keys
         self._meters = context.meters
         self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
+        self._audit = context.audit
         self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,6 +50,7 @@ class Gate:
         began = time.perf_counter()
         exchange = exchange_of(scope)
         try:
+        entry = scope[ENTRY] = Entry(began_at=time.time())
             await self._let_in(scope)
             await (self._shortcut(scope) or self._app)(scope, receive, send)
         except PondkeeperError as error:
@@ -52,10 +58,29 @@ class Gate:
             await send_problem(send, error, with_private=sees_private(scope))
         finally:
             status = exchange.status if exchange is not None else 0
-            self._meters.request(_route_of(scope), scope["method"], status, time.perf_counter() - began)
+            elapsed_s = time.perf_counter() - began
+            self._meters.request(_route_of(scope), scope["method"], status, elapsed_s)
+            if self._audit is not None and scope["path"] not in UNRECORDED_PATHS:
+                self._record(self._audit, scope, entry, status, elapsed_s)
+
+    def _record(self, audit: Audit, scope: Scope, entry: Entry, status: int, elapsed_s: float) -> None:
+        """Let the audit tell of a request that has ended."""
+        entry.key = scope.get(CALLER)
+        exchange = exchange_of(scope)
+        if exchange is not None and exchange.peer is not None:
+            entry.client, entry.door = f"pid {exchange.peer.pid}", "socket"
+        else:
+            entry.client = scope.get("client")
+        entry.request = f"{scope['method']} {scope['path'][:MAX_RECORDED_PATH]}"
+        entry.status, entry.elapsed_s = status, elapsed_s
+        if entry.outcome is None:
+            entry.outcome = "ok" if 200 <= status < 400 else "gone"
+        audit.note(entry)
 
     async def _let_in(self, scope: Scope) -> None:
-        """Put the caller into the scope. Raises Unauthenticated, HostNotAllowed or HttpInvalid."""
+        """Put the caller into the scope. Raises Unauthenticated, HostNotAllowed, HttpInvalid or AuditUnavailable."""
+        if self._audit is not None and scope["path"] not in UNRECORDED_PATHS:
+            self._audit.check()
         exchange = exchange_of(scope)
         if exchange is not None and exchange.peer is not None:
             scope[CALLER] = LOCAL_KEY
@@ -96,3 +121,4 @@ def note_refusal(error: PondkeeperError, scope: Scope) -> None:
         _log.warning("a request failed", **details)
     else:
         _log.debug("a request was refused", **details)
+    entry_of(scope).outcome = error.code

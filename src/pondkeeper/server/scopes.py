@@ -9,6 +9,7 @@ from pondkeeper.access.keys import Role
 if TYPE_CHECKING:
     from starlette.types import Scope
 
+    from pondkeeper.access.audit import Entry
     from pondkeeper.access.keys import Key
     from pondkeeper.server.exchange import Exchange
 
@@ -16,6 +17,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 CALLER: Final = "pondkeeper.caller"
 EXCHANGE: Final = "pondkeeper.exchange"
+ENTRY: Final = "pondkeeper.entry"
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -29,6 +31,11 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 def caller_of(scope: Scope) -> Key:
     """The key that asks: the gate has put it there."""
     return cast("Key", scope[CALLER])
+
+
+def entry_of(scope: Scope) -> Entry:
+    """What the audit will tell of this request: whoever handles it fills it in."""
+    return cast("Entry", scope[ENTRY])
 
 
 def exchange_of(scope: Scope) -> Exchange | None:

@@ -16,6 +16,7 @@ import structlog
 import uvloop
 
 from pondkeeper import __version__
+from pondkeeper.access.audit import Audit
 from pondkeeper.access.keyring import Keyring
 from pondkeeper.databases.registry import Registry, database_files
 from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
@@ -99,12 +100,21 @@ class Keeper:
         steps.push_async_callback(self._stop_registry, registry)
         keys = await Keyring.open(self._home.control_db)
         steps.push_async_callback(keys.close)
-        self._server = HttpServer(create_app(registry, registry.running, keys, self._settings))
+        audit = await self._open_audit(steps)
+        self._server = HttpServer(create_app(registry, registry.running, keys, self._settings, audit))
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
         steps.push_async_callback(self._stop_server, self._server)
         await self._server.start(sockets, listen_control(self._home.socket))
         steps.callback(_take_away, self._home.socket, self._home.keeper_json)
         await self._announce(registry, keys, _url(self._settings.server.host, sockets[0]))
+
+    async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
+        """The audit, which ends after the last request has; None where it is switched off."""
+        if self._settings.audit.mode == "off":
+            return None
+        audit = await asyncio.to_thread(Audit.open, self._home.audit, self._settings.audit)
+        steps.push_async_callback(asyncio.to_thread, audit.close)
+        return audit
 
     async def _announce(self, registry: Registry, keys: Keyring, url: str) -> None:
         note = _note(url, {database.name: str(database.paths.file) for database in registry.all()})

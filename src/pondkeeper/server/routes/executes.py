@@ -16,7 +16,7 @@ from pondkeeper.server.bodies import Decoder, ExecuteBody, WriteLimits, tightest
 from pondkeeper.server.context import Context
 from pondkeeper.server.exchange import ClientGone
 from pondkeeper.server.openapi import gives, takes
-from pondkeeper.server.scopes import caller_of, client_of, exchange_of, header
+from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
 from pondkeeper.server.shapes import WriteAnswer
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class ExecuteHandler:
         database = self._context.database(scope, Action.EXECUTE)
         body = await _decoder.read(scope, receive, self._max_body_bytes)
         wanted = body.limits or _NO_LIMITS
+        entry = entry_of(scope)
+        entry.sql = body.sql if body.sql is not None else [statement.sql for statement in body.statements or ()]
         request = WriteRequest(
             statements=body.in_order(),
             timeout_s=tightest(wanted.timeout_s, self._limits.timeout_s),
@@ -52,6 +54,7 @@ class ExecuteHandler:
             priority=body.priority,
         )
         outcome = await self._counted(database, request, exchange_of(scope))
+        entry.outcome, entry.version, entry.rows = outcome.outcome, outcome.version, sum(outcome.rows_changed)
         rows_changed = outcome.rows_changed if body.statements is not None else outcome.rows_changed[0]
         answer = {"outcome": outcome.outcome, "version": outcome.version, "rows_changed": rows_changed}
         await Answer(answer)(scope, receive, send)

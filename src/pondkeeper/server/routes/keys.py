@@ -9,7 +9,7 @@ from pondkeeper.server.answers import Answer
 from pondkeeper.server.bodies import Decoder, NewKeyBody
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives, takes
-from pondkeeper.server.scopes import caller_of
+from pondkeeper.server.scopes import caller_of, entry_of
 from pondkeeper.server.shapes import KeyList, KeyMade, KeyRevoked
 
 MAX_BODY_BYTES = 64 * 1024
@@ -36,6 +36,7 @@ def make_router(context: Context) -> APIRouter:
     async def create_key(request: Request) -> Answer:
         authorize(caller_of(request.scope), Action.KEYS)
         body = await _decoder.read(request.scope, request.receive, MAX_BODY_BYTES)
+        entry_of(request.scope).target = f"{body.role} {body.name}"
         new = await context.keys.create(body.name, body.role, body.databases, body.expires_at)
         return Answer({"key": new.key.to_wire(), "token": new.token}, status=201)
 

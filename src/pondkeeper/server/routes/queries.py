@@ -18,7 +18,7 @@ from pondkeeper.server.context import Context
 from pondkeeper.server.exchange import AnswerCut, ClientGone
 from pondkeeper.server.formats import chosen_format
 from pondkeeper.server.openapi import gives, gives_answer, takes
-from pondkeeper.server.scopes import caller_of, client_of, exchange_of, header
+from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
 from pondkeeper.server.shapes import Cancelled, RunningList
 from pondkeeper.server.streaming import send_answer
 from pondkeeper.settings import ReaderSettings
@@ -51,17 +51,26 @@ class QueryHandler:
             outcome = "gone"
             raise
         finally:
+            entry_of(scope).outcome = outcome
             self._context.meters.query(outcome)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         format_ = chosen_format(header(scope, b"accept"), scope["query_string"])
         database = self._context.database(scope, Action.QUERY)
         body = await _decoder.read(scope, receive, self._max_body_bytes)
+        entry = entry_of(scope)
+        entry.sql = body.sql
         request = read_request(body, format_, self._limits, caller_of(scope), client_of(scope))
         if (exchange := exchange_of(scope)) is not None:
             exchange.cancel_when_gone = True
         stream = await database.query(request)
-        sent_bytes = await send_answer(send, stream, format_, asked_limits(request, self._limits))
+        entry.query_id, entry.version = stream.query_id, stream.version
+        try:
+            sent_bytes = await send_answer(send, stream, format_, asked_limits(request, self._limits))
+        finally:
+            if stream.ending is not None:
+                entry.rows, entry.limit = stream.ending.row_count, stream.ending.limit
+        entry.size_bytes = sent_bytes
         self._context.meters.answer(format_, sent_bytes)
 
 
@@ -129,6 +138,7 @@ def _add_running(router: APIRouter, context: Context) -> None:
         entry = context.running.find(id).describe()
         if not _may_cancel(key, entry):
             raise QueryNotFound(f"No query {id!r} is running.")
+        entry_of(request.scope).database = entry["database"]
         context.running.cancel(id, by=f"key {key.name!r}")
         return Answer({"id": id, "state": "cancelled"})
 
