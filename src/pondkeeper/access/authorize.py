@@ -18,6 +18,8 @@ class Action(StrEnum):
     DATABASE_STATUS = "database_status"
     SNAPSHOT_READ = "snapshot_read"
     EXECUTE = "execute"
+    INGEST = "ingest"
+    REJECTS_READ = "rejects_read"
     LEASE = "lease"
     TICKETS = "tickets"
     SNAPSHOT_TAKE = "snapshot_take"
@@ -44,6 +46,8 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.DATABASE_STATUS: (Role.READER, Scope.DATABASE),
     Action.SNAPSHOT_READ: (Role.READER, Scope.DATABASE),
     Action.EXECUTE: (Role.WRITER, Scope.DATABASE),
+    Action.INGEST: (Role.WRITER, Scope.DATABASE),
+    Action.REJECTS_READ: (Role.WRITER, Scope.DATABASE),
     Action.LEASE: (Role.WRITER, Scope.DATABASE),
     Action.TICKETS: (Role.WRITER, Scope.DATABASE),
     Action.SNAPSHOT_TAKE: (Role.WRITER, Scope.DATABASE),

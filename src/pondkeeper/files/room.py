@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -18,3 +19,8 @@ def insist_on_room(path: Path, wanted_bytes: int = 0) -> None:
     reserve_bytes = min(LEAST_ROOM_BYTES, found.f_blocks * found.f_frsize // 16)
     if room_bytes < wanted_bytes + reserve_bytes:
         raise DiskFull(f"There is no room on the keeper's disk for {wanted_bytes:,} more bytes.")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether the system says that a disk, or our share of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -16,8 +16,8 @@ from pondkeeper.server.gate import Gate, note_refusal
 from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
-from pondkeeper.server.routes import databases, executes, health, keys, metrics, queries, snapshots, tickets
-from pondkeeper.server.scopes import sees_private
+from pondkeeper.server.routes import databases, executes, health, ingests, keys, metrics, queries, snapshots, tickets
+from pondkeeper.server.scopes import entry_of, sees_private
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -37,9 +37,11 @@ class KeeperApp(FastAPI):
         super().__init__(title="Pondkeeper", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
         self.context = context
         query, execute = queries.QueryHandler(context), executes.ExecuteHandler(context)
-        self._gate = Gate(super().__call__, context, {"query": query, "execute": execute})
+        ingest = ingests.IngestHandler(context)
+        self._gate = Gate(super().__call__, context, {"query": query, "execute": execute, "rows": ingest})
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
+        self.include_router(ingests.make_router(context, ingest))
         for noun in (databases, snapshots, tickets, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)

@@ -38,10 +38,9 @@ class Bounds:
             max_connections=max_connections,
         )
 
-    @property
-    def max_body_on_the_wire(self) -> int:
+    def on_the_wire(self, max_body_bytes: int | None) -> int:
         """A body in chunks of one byte takes six times its size; what is beyond that are endless trailers."""
-        return 8 * self.max_body_bytes + self.max_head_bytes
+        return 8 * (max_body_bytes or self.max_body_bytes) + self.max_head_bytes
 
     @property
     def sweep_interval_s(self) -> float:

@@ -37,12 +37,16 @@ class ClientGone(Exception):
 
 
 class Exchange(RequestResponseCycle):
-    """A request and its response. The app sets `cancel_when_gone` while its work is for this client alone."""
+    """A request and its response. The app sets `cancel_when_gone` while its work is for this client alone.
+
+    `max_body_bytes`, when the app sets it, replaces the server's bound: such a body may take as long as it comes at all.
+    """
 
     peer: Peer | None = None
     is_head = False
     status = 0
     cancel_when_gone = False
+    max_body_bytes: int | None = None
     task: asyncio.Task[None] | None = None
     _head = b""
 

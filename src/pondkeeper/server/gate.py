@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 import structlog
 
-from pondkeeper.access.authorize import LOCAL_KEY
 from pondkeeper.access.audit import Entry
+from pondkeeper.access.authorize import LOCAL_KEY
 from pondkeeper.access.tokens import token_in_header
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.server.answers import send_problem
@@ -22,13 +23,13 @@ from pondkeeper.server.scopes import CALLER, ENTRY, entry_of, exchange_of, heade
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from pondkeeper.server.context import Context
     from pondkeeper.access.audit import Audit
+    from pondkeeper.server.context import Context
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
-_log = structlog.get_logger(__name__)
 UNRECORDED_PATHS: Final = OPEN_PATHS | {"/metrics", "/openapi.json"}
 MAX_RECORDED_PATH: Final = 300
+_log = structlog.get_logger(__name__)
 
 
 class Gate:
@@ -38,8 +39,8 @@ class Gate:
         self._app = app
         self._keys = context.keys
         self._meters = context.meters
-        self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
         self._audit = context.audit
+        self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
         self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,8 +50,8 @@ class Gate:
             return
         began = time.perf_counter()
         exchange = exchange_of(scope)
-        try:
         entry = scope[ENTRY] = Entry(began_at=time.time())
+        try:
             await self._let_in(scope)
             await (self._shortcut(scope) or self._app)(scope, receive, send)
         except PondkeeperError as error:
@@ -90,20 +91,24 @@ class Gate:
             scope[CALLER] = await self._keys.authenticate(token_in_header(header(scope, b"authorization")))
 
     def _shortcut(self, scope: Scope) -> ASGIApp | None:
-        """The handler of /v1/<word> and /v1/databases/<name>/<word>, when it is on the hot path."""
+        """The handler of /v1/<word> and /v1/databases/<name>/<word>, when it is on the hot path; for rows that of a table."""
         if scope["method"] != "POST":
             return None
-        parts = scope["path"].split("/")
-        handler = self._shortcuts.get(parts[-1])
-        if handler is None or parts[:2] != ["", "v1"]:
+        # Why raw: the name of a table may hold a slash, as %2F.
+        raw: bytes = scope["raw_path"]
+        _, version, *parts = raw.decode("latin-1").split("/") if raw.startswith(b"/") else ("", "")
+        handler = self._shortcuts.get(parts[-1]) if version == "v1" and parts else None
+        if handler is None:
             return None
-        if len(parts) == 3:
-            scope["path_params"] = {}
-        elif len(parts) == 5 and parts[2] == "databases":
-            scope["path_params"] = {"name": parts[3]}
-        else:
+        word, noun = parts.pop(), ""
+        if word == "rows":
+            if len(parts) < 2 or parts[-2] != "tables":
+                return None
+            noun, parts = "tables/{table}/", parts[:-2]
+        if parts and (len(parts) != 2 or parts[0] != "databases"):
             return None
-        scope["pondkeeper.route"] = "/v1/" + parts[-1]
+        scope["path_params"] = {"name": unquote(parts[1])} if parts else {}
+        scope["pondkeeper.route"] = f"/v1/{noun}{word}"
         return handler
 
 
@@ -116,9 +121,9 @@ def _route_of(scope: Scope) -> str:
 
 def note_refusal(error: PondkeeperError, scope: Scope) -> None:
     """Log it: what is the keeper's doing as a warning, what is the caller's for whoever looks closely."""
+    entry_of(scope).outcome = error.code
     details = {"code": error.code, "path": scope["path"], "message": error.message, "private": error.private}
     if error.http_status >= 500:
         _log.warning("a request failed", **details)
     else:
         _log.debug("a request was refused", **details)
-    entry_of(scope).outcome = error.code

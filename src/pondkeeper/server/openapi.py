@@ -21,6 +21,7 @@ _BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
+    shapes.IngestAnswer,
     shapes.Problem,
     shapes.RunningList,
     shapes.Cancelled,

@@ -139,8 +139,16 @@ class KeeperProtocol(HttpToolsProtocol):
     def _check_size(self) -> None:
         if self._stage is Stage.HEAD and self._stage_bytes > self._bounds.max_head_bytes:
             self._refuse(HeadTooLarge())
-        elif self._stage is Stage.BODY and self._stage_bytes > self._bounds.max_body_on_the_wire:
-            self._refuse(BodyTooLarge())
+        elif self._stage is Stage.BODY:
+            if self._stage_bytes > self._bounds.on_the_wire(self._own_max_body_bytes):
+                self._refuse(BodyTooLarge())
+            elif self._own_max_body_bytes is not None:
+                self._since = self.loop.time()  # Why: a large body has until its request's deadline, if only it comes.
+
+    @property
+    def _own_max_body_bytes(self) -> int | None:
+        """The bound that the request whose body comes has set for itself."""
+        return self.cycle.max_body_bytes if isinstance(self.cycle, Exchange) else None
 
     def _enter(self, stage: Stage) -> None:
         self._stage = stage

@@ -34,6 +34,18 @@ class WriteAnswer(Struct):
     rows_changed: Annotated[int | list[int], Meta(description="A number for one statement, a list for a list.")]
 
 
+class IngestAnswer(Struct):
+    """What became of an ingest."""
+
+    outcome: Annotated[str, Meta(description="committed; a refused or unknown outcome is an error.")]
+    version: Annotated[int, Meta(description="The version that contains the rows: pass it on as `at_least`.")]
+    rows: Annotated[int, Meta(description="Rows that were taken; of an upsert each key once.")]
+    rejected: Annotated[int, Meta(description="Rows that were not, with on_error=reject.")]
+    staging_ms: Annotated[float, Meta(description="Time that staging took, which needs no file of the database.")]
+    hold_ms: Annotated[float, Meta(description="Time that the writer's transaction was open.")]
+    rejects: Annotated[str | UnsetType, Meta(description="GET …/rejects/{id} has the rejected rows.")] = UNSET
+
+
 class Error(Struct):
     """An error; some carry more fields."""
 

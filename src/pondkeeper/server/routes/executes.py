@@ -111,7 +111,7 @@ def make_router(handler: ExecuteHandler) -> APIRouter:
     router = APIRouter(tags=["writes"])
     documented: dict[str, Any] = {
         "response_model": None,
-        "openapi_extra": takes(ExecuteBody, **_EXAMPLES) | {"parameters": [_KEY_PARAMETER]},
+        "openapi_extra": takes(ExecuteBody, **_EXAMPLES) | {"parameters": [KEY_PARAMETER]},
         "responses": gives(WriteAnswer, "It is committed and on disk.", example=_ANSWER_EXAMPLE),
     }
 
@@ -126,7 +126,7 @@ def make_router(handler: ExecuteHandler) -> APIRouter:
     return router
 
 
-_KEY_PARAMETER = {
+KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
