@@ -111,7 +111,7 @@ def request_of(load: Load, body: Path, timeout_s: float, keys: Sequence[str], cl
     """What is asked of the database for a load whose body lies in this file; `keys` name the outcome of each entry."""
     first = load.entries[0].header
     is_one = load.count == 1
-    parts = ()
+    parts: tuple[IngestPart, ...] = ()
     if not is_one:
         assert load.rows is not None
         parts = tuple(

@@ -24,7 +24,7 @@ from pondkeeper.server.openapi import gives
 from pondkeeper.server.problems import NO_STORE
 from pondkeeper.server.receiving import Received, receive_body
 from pondkeeper.server.routes.executes import KEY_PARAMETER, idempotency_key
-from pondkeeper.server.scopes import caller_of, client_of, exchange_of
+from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of
 from pondkeeper.server.shapes import IngestAnswer
 
 if TYPE_CHECKING:
@@ -72,7 +72,10 @@ class IngestHandler:
                 idempotency_key=key,
                 body_digest=received.sha256,
             )
+            entry = entry_of(scope)
+            entry.sql = request.title
             outcome = await self._counted(database, request, exchange_of(scope))
+            entry.outcome, entry.version, entry.rows = outcome.outcome, outcome.version, outcome.rows
         finally:
             await asyncio.shield(asyncio.to_thread(received.path.unlink, missing_ok=True))
         return Answer(_shown(outcome))

@@ -25,14 +25,23 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of an item."""
+
+    place: int = 0
+    is_new: bool = False
+    error: PondkeeperError | None = None
+
+
 @dataclass(eq=False, slots=True)
 class Item:
-    """An ingest on its way into the log; `place` becomes its place in the order, or why it has none."""
+    """An ingest on its way into the log; `told` becomes its place, and whether it is new, or why it has none."""
 
     draft: Draft
     digest: str
     key: str | None
-    place: asyncio.Future[tuple[int, PondkeeperError | None]]
+    told: asyncio.Future[Told]
     filed_bytes: int = 0
 
     @property

@@ -18,7 +18,7 @@ import structlog
 
 from pondkeeper.errors import PondkeeperError, SpoolFull, SpoolUnavailable, TicketNotWaiting
 from pondkeeper.files.durable import make_folder, sync_file, sync_folder
-from pondkeeper.writer.spool.appending import Appender, Item, Report
+from pondkeeper.writer.spool.appending import Appender, Item, Report, Told
 from pondkeeper.writer.spool.ids import TicketIds
 from pondkeeper.writer.spool.ledger import Ledger, Settled, settled
 from pondkeeper.writer.spool.line import Line, read
@@ -158,16 +158,18 @@ class Spool:
         if header.file is not None:
             await asyncio.to_thread(self._make_durable, header.file)
         filed_bytes = header.size_bytes if header.file is not None else 0
-        place_known = asyncio.get_running_loop().create_future()
-        item = Item(Draft.of(header, body), header.digest, header.key, place_known, filed_bytes)
+        told_by = asyncio.get_running_loop().create_future()
+        item = Item(Draft.of(header, body), header.digest, header.key, told_by, filed_bytes)
         self._pending_bytes += item.size_bytes
         self.waiting += 1
         self._appender.put(item)
         # Why shielded: one whose client goes meanwhile is accepted all the same.
-        place, error = await asyncio.shield(item.place)
-        if error is not None:
-            raise error.again()
-        return self._ids.of(place)
+        told = await asyncio.shield(item.told)
+        if told.error is not None:
+            raise told.error.again()
+        if header.file is not None and not told.is_new:
+            await asyncio.to_thread(self._remove, [], [header.file])
+        return self._ids.of(told.place)
 
     def _check_room(self, size_bytes: int) -> None:
         if self.waiting >= self._limits.max_entries:
@@ -190,18 +192,18 @@ class Spool:
             self._arrived.set()
         for place, item in enumerate(report.appended, report.group.first_place if report.group else 0):
             self._filed_bytes += item.filed_bytes
-            self._told(item, place, None)
+            self._tell(item, Told(place, is_new=True))
         for item, place in report.known:
             self.waiting -= 1
-            self._told(item, place, None)
+            self._tell(item, Told(place))
         for item, error in report.failed:
             self.waiting -= 1
-            self._told(item, 0, error)
+            self._tell(item, Told(error=error))
 
-    def _told(self, item: Item, place: int, error: PondkeeperError | None) -> None:
+    def _tell(self, item: Item, told: Told) -> None:
         self._pending_bytes -= item.size_bytes
-        if not item.place.done():
-            item.place.set_result((place, error))
+        if not item.told.done():
+            item.told.set_result(told)
 
     # Applying
 
