@@ -400,15 +400,6 @@ class Database:
             "holds": {"keeper": self._queue.desk.holds, "program": self._programs.holds},
         }
 
-    def timings(self) -> dict[str, dict[str, Timings]]:
-        """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""
-        if self._queue is None:
-            return {"waits": {}, "holds": {}}
-        return {
-            "waits": {"write": self._queue.waits, "program": self._programs.waits},
-            "holds": {"keeper": self._queue.desk.holds, "program": self._programs.holds},
-        }
-
     def waiting_line(self) -> dict[str, Any]:
         """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
         status = self.status()
