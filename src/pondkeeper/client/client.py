@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pondkeeper.client.answer import Answer, Outcome
 from pondkeeper.client.formats import content_type
+from pondkeeper.client.keys import WriteKeys
 from pondkeeper.client.stream import AnswerStream
 from pondkeeper.client.transport import Transport, decoded, local_http, remote_http
 from pondkeeper.files.paths import Home
@@ -30,8 +31,10 @@ Statement = str | tuple[str, Parameters | None]
 class Client:
     """Reads and writes the databases of one keeper.
 
-    A keeper that says it is busy (503 with Retry-After) is asked again for up to `retry_for_s`; nothing else is ever
-    repeated. `timeout_s` bounds the silence of the keeper, not the query: that is `query(timeout_s=…)`.
+    A keeper that says it is busy (503 with Retry-After) is asked again for up to `retry_for_s`. A write is repeated also
+    when its answer was lost, with the same Idempotency-Key, so that it is applied once; `retries` bounds how often, and
+    with 0 nothing is repeated and no key is made. `timeout_s` bounds the silence of the keeper, not the query: that is
+    `query(timeout_s=…)`.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Client:
         database: str | None = None,
         timeout_s: float | None = None,
         retry_for_s: float = RETRY_FOR_S,
+        retries: int | None = None,
         http: httpx.Client | None = None,
     ) -> None:
         http = http or remote_http(url, key, timeout_s=timeout_s)
-        self._transport = Transport(http, url, retry_for_s=retry_for_s)
+        self._transport = Transport(http, url, retry_for_s=retry_for_s, retries=retries)
         self._database = database
+        self._keys = WriteKeys()
 
     @classmethod
     def local(
@@ -56,11 +61,12 @@ class Client:
         database: str | None = None,
         timeout_s: float | None = None,
         retry_for_s: float = RETRY_FOR_S,
+        retries: int | None = None,
     ) -> Client:
         """A client of the keeper whose home this is, over its control socket: its owner needs no key."""
         path = Home(Path(home)).socket
         http = local_http(path, timeout_s=timeout_s)
-        return cls(str(path), database=database, retry_for_s=retry_for_s, http=http)
+        return cls(str(path), database=database, retry_for_s=retry_for_s, retries=retries, http=http)
 
     # Reading
 
@@ -135,10 +141,12 @@ class Client:
 
         It waits for its turn for `wait_s` at most, and runs for `timeout_s` at most.
 
-        With an `idempotency_key`, any text that names this very write, it is repeated for up to `retry_for_s` when the
-        connection or the keeper is lost, and applied once.
+        It is repeated for up to `retry_for_s` when the connection or the keeper is lost, and applied once: by its
+        `idempotency_key`, any text that names this very write. Without one it gets one that lasts for this call.
         """
         body = _execute_body(statements, parameters)
+        if idempotency_key is None and self._transport.repeats:
+            idempotency_key = self._keys.new()
         limits = {name: value for name, value in (("timeout_s", timeout_s), ("wait_s", wait_s)) if value is not None}
         if limits:
             body["limits"] = limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -16,12 +17,17 @@ import msgspec
 from pondkeeper import __version__
 from pondkeeper.errors import (
     AnswerIncomplete,
+    IdempotencyConflict,
     KeeperNotAnswering,
     KeeperNotRunning,
     KeeperStopping,
     OutcomeUnknown,
+    ParameterInvalid,
     PondkeeperError,
     RequestRefused,
+    SqlInvalid,
+    StatementFailed,
+    StatementNotAllowed,
     Unauthenticated,
     WorkerDied,
 )
@@ -35,6 +41,10 @@ LEAST_WAIT_S: Final = 0.05
 MOST_WAIT_S: Final = 1.0
 MAX_ERROR_BYTES: Final = 1024 * 1024
 MAX_SOCKET_PATH_BYTES: Final = 107
+# What is said when nobody knows whether a write was applied, or when it surely was not: the same key settles it.
+REPEATED: Final = (OutcomeUnknown, KeeperNotRunning, KeeperStopping, WorkerDied)
+# What the writer says of a write after it has looked for its key: an earlier attempt was not applied.
+VERDICTS: Final = (StatementFailed, SqlInvalid, StatementNotAllowed, ParameterInvalid, IdempotencyConflict)
 
 # Why: no read timeout guards an answer (the keeper's deadlines do); these notice a host that is gone in two minutes.
 _SOCKET_OPTIONS: Final = [
@@ -114,46 +124,83 @@ def _http(url: str, transport: httpx.HTTPTransport, headers: dict[str, str], tim
     )
 
 
+class Patience:
+    """How long, and how often, one request is repeated; each wait is longer, and never the same for two clients."""
+
+    def __init__(self, retry_for_s: float, retries: int | None) -> None:
+        self._give_up_at = time.monotonic() + retry_for_s
+        self._retries = retries
+        self._wait_s = LEAST_WAIT_S
+
+    def wait(self, at_least_s: float = 0.0) -> bool:
+        """Wait before the next try; False, at once, when there is to be none."""
+        wait_s = max(at_least_s, self._wait_s * random.uniform(0.5, 1.0))
+        if self._retries == 0 or time.monotonic() + wait_s > self._give_up_at:
+            return False
+        time.sleep(wait_s)
+        self._wait_s = min(2 * self._wait_s, MOST_WAIT_S)
+        if self._retries is not None:
+            self._retries -= 1
+        return True
+
+
 class Transport:
     """Requests to one keeper: tries again while it says 503 with Retry-After, raises its errors by their codes."""
 
-    def __init__(self, http: httpx.Client, place: str, *, retry_for_s: float) -> None:
+    def __init__(self, http: httpx.Client, place: str, *, retry_for_s: float, retries: int | None = None) -> None:
         self._http = http
         self._place = place
         self._retry_for_s = retry_for_s
+        self._retries = retries
 
     def close(self) -> None:
         self._http.close()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a request is ever sent again."""
+        return self._retries != 0 and self._retry_for_s > 0
+
+    def patience(self) -> Patience:
+        """The patience for one request, over all its tries."""
+        return Patience(self._retry_for_s, self._retries)
 
     def write(self, path: str, body: Any, idempotency_key: str | None) -> Any:
         """The outcome of a write; one with a key is repeated as long as nobody knows what became of it."""
         if idempotency_key is None:
             return self.call("POST", path, body=body, writes=True)
-        give_up_at, wait_s = time.monotonic() + self._retry_for_s, LEAST_WAIT_S
+        patience, headers = self.patience(), {"Idempotency-Key": idempotency_key}
         unknown: PondkeeperError | None = None
         while True:
             try:
-                return self.call("POST", path, body=body, writes=True, headers={"Idempotency-Key": idempotency_key})
-            except (OutcomeUnknown, KeeperNotRunning, KeeperStopping, WorkerDied) as error:
-                if isinstance(error, OutcomeUnknown):
-                    unknown = error
-                if time.monotonic() + wait_s > give_up_at:
-                    raise (unknown or error) from None  # Why: an attempt that never arrived says nothing of an earlier one.
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, MOST_WAIT_S)
+                return self.call("POST", path, body=body, writes=True, headers=headers, patience=patience)
+            except PondkeeperError as error:
+                unknown = error if isinstance(error, OutcomeUnknown) else unknown
+                if isinstance(error, REPEATED) and patience.wait():
+                    continue
+                if unknown is None or isinstance(error, VERDICTS):
+                    raise
+                raise unknown from None  # Why: an attempt that never arrived says nothing of an earlier one.
 
     def call(
-        self, method: str, path: str, *, body: Any = None, writes: bool = False, headers: Headers | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        writes: bool = False,
+        headers: Headers | None = None,
+        patience: Patience | None = None,
     ) -> Any:
         """The JSON that the keeper answers; None where it answers without a body."""
-        response = self.open(method, path, body=body, writes=writes, headers=headers)
+        response = self.open(method, path, body=body, writes=writes, headers=headers, patience=patience)
         try:
             content = response.read()
         except httpx.HTTPError as error:
             raise lost(error, writes=writes) from error
         finally:
             response.close()
-        return decoded(content) if content else None
+        return decoded(content, writes=writes) if content else None
 
     def open(
         self,
@@ -164,18 +211,18 @@ class Transport:
         accept: str = "application/json",
         writes: bool = False,
         headers: Headers | None = None,
+        patience: Patience | None = None,
     ) -> httpx.Response:
         """The head of a good answer, its body still to be read; whoever calls closes it."""
-        give_up_at = time.monotonic() + self._retry_for_s
+        patience = patience or self.patience()
         while True:
             response = self._send(method, path, body, {"Accept": accept} | (headers or {}), writes)
             if response.is_success:
                 return response
             wait_s = _retry_after_s(response)
-            error = _error_of(response)
-            if wait_s is None or time.monotonic() + wait_s > give_up_at:
+            error = _error_of(response, writes=writes)
+            if wait_s is None or not patience.wait(wait_s):
                 raise error
-            time.sleep(wait_s)
 
     def _send(self, method: str, path: str, body: Any, headers: Headers, writes: bool) -> httpx.Response:
         content = None if body is None else msgspec.json.encode(body)
@@ -201,12 +248,12 @@ def lost(error: httpx.HTTPError, *, writes: bool = False) -> PondkeeperError:
     return AnswerIncomplete(private=str(error))
 
 
-def decoded(content: bytes) -> Any:
-    """The JSON of a body; a cut one is an `AnswerIncomplete`."""
+def decoded(content: bytes, *, writes: bool = False) -> Any:
+    """The JSON of a body; a cut one is an `AnswerIncomplete`, and where it was to tell of a write, an `OutcomeUnknown`."""
     try:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise AnswerIncomplete(private=str(error)) from error
+        raise (OutcomeUnknown if writes else AnswerIncomplete)(private=str(error)) from error
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
@@ -219,19 +266,21 @@ def _retry_after_s(response: httpx.Response) -> float | None:
         return None
 
 
-def _error_of(response: httpx.Response) -> PondkeeperError:
+def _error_of(response: httpx.Response, *, writes: bool = False) -> PondkeeperError:
     """The error that an answer describes; closes the answer."""
     try:
         content = b"".join(_bounded(response))
     except httpx.HTTPError as error:
-        return lost(error)
+        return lost(error, writes=writes)
     finally:
         response.close()
     try:
         wire = msgspec.json.decode(content)["error"]
         return PondkeeperError.from_wire(wire)
     except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return PondkeeperError(
+        # Why unknown: a proxy that says 502 or 504 may have lost a keeper that has the write.
+        kind = OutcomeUnknown if writes and response.status_code >= 500 else PondkeeperError
+        return kind(
             f"The server answered HTTP {response.status_code}, and not as a keeper does.",
             remedy="Check the URL, and whether a proxy stands before the keeper.",
         )
