@@ -81,7 +81,8 @@ class Applier:
         if group[0].load is not None and self._refused_in_parts(session, batch, group[0]):
             return
         keyed = {member.key: member for member in group if member.key is not None}
-        if keyed:
+        # Why not always: nearly every key is new, and one that is not stands in the way of its own record.
+        if keyed and (not session.has_looked_up or any(map(_is_looked_up_first, keyed.values()))):
             group = self._without_known(session, batch, group, keyed)
         attempt = _Attempt(session, batch, steps(group), self._patience)
         try:
@@ -96,6 +97,8 @@ class Applier:
         self, session: Session, batch: Batch, group: list[Member], keyed: dict[str, Member]
     ) -> list[Member]:
         """The group without those whose key was used before: they get the first outcome, or are refused."""
+        for member in keyed.values():
+            member.is_looked_up = True
         known = session.outcomes(list(keyed))
         for key, record in known.items():
             member = keyed[key]
@@ -131,7 +134,8 @@ class Applier:
             batch.refuse(attempt.begun, unknown.error, "unknown")
             raise SystemExit(1) from unknown
         except PondkeeperError as error:
-            attempt.cut_after_commit(error)
+            if not attempt.looks_up_first(error):
+                attempt.cut_after_commit(error)
         else:
             # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
             batch.applied(attempt.rows_changed, self._versions.record_commit(), time.monotonic() - attempt.began_at)
@@ -207,7 +211,7 @@ class _Attempt:
         if error.fatal:
             self._refuse_one_and_die(failing, error)
         is_guilty = len(failing) == 1 and not before and not self.transaction.was_interrupted
-        if is_guilty:
+        if is_guilty and not _ask_for_look_up(failing):
             self._batch.refuse(failing, error)
             failing = []
         self._batch.put_back(before + failing)
@@ -215,6 +219,15 @@ class _Attempt:
             self._plan(before, failing[:half], failing[half:], rest)
         else:
             self._plan(before, failing, rest)
+
+    def looks_up_first(self, error: PondkeeperError) -> bool:
+        """Whether a key among them may be why the commit was refused: then all of them go again, after a look."""
+        if error.fatal or self.transaction.was_interrupted or not _ask_for_look_up(self.begun):
+            return False
+        self.transaction.roll_back()
+        self._batch.put_back(self.begun)
+        self._plan(self.begun)
+        return True
 
     def cut_after_commit(self, error: PondkeeperError) -> None:
         """The commit was refused, or not even tried: one member is told so, of several each goes alone."""
@@ -239,6 +252,19 @@ class _Attempt:
 
 def _members(todo: list[Step]) -> list[Member]:
     return [member for step in todo for member in step.members]
+
+
+def _is_looked_up_first(member: Member) -> bool:
+    """Whether its key is looked up before it is applied: when that was asked for, and when applying it is much work."""
+    return member.is_looked_up or member.load is not None
+
+
+def _ask_for_look_up(members: list[Member]) -> bool:
+    """Have the keys of these members looked up before they are applied; False when that was done, or there are none."""
+    unsure = [member for member in members if member.key is not None and not member.is_looked_up]
+    for member in unsure:
+        member.is_looked_up = True
+    return bool(unsure)
 
 
 def _displaced() -> DatabaseUnavailable:

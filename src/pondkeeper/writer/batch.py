@@ -39,6 +39,7 @@ class Member:
     load: StagedLoad | None = None
     phase: Phase = Phase.WAITING
     is_cancelled: bool = False
+    is_looked_up: bool = False
 
 
 class Batch:

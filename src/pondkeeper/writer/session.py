@@ -23,6 +23,7 @@ class Session:
         self.judge = Judge(self._own)
         self._lock = HeldLock(config.path)
         self._path = config.path
+        self.has_looked_up = False
         self._identity = _identity(config.path)
 
     def is_in_place(self) -> bool:
@@ -45,6 +46,7 @@ class Session:
 
     def outcomes(self, keys: list[str]) -> dict[str, idempotency.Record]:
         """What became of the writes with these keys, as far as they are committed."""
+        self.has_looked_up = True
         return idempotency.known(self._own, keys)
 
     def prune_outcomes(self, keep_s: float) -> int:
