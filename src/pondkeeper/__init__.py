@@ -3,6 +3,7 @@
     with pondkeeper.write("warehouse.duckdb", reason="nightly load") as con: …   the file to oneself, in one's turn
     con = pondkeeper.read("warehouse.duckdb")                                    its newest snapshot
     pondkeeper.Client(url, key)                                                  a keeper over HTTP
+    with pondkeeper.Pipeline("warehouse.duckdb") as pipe: …                      many small writes, here and at once
 """
 
 from __future__ import annotations
@@ -14,8 +15,13 @@ __version__ = "0.1.0"
 
 # Why late: every process of the keeper imports this package, and most must load neither DuckDB nor a web stack.
 # Their types are in `__init__.pyi`.
-_LATE = {"Client": "pondkeeper.client.client", "read": "pondkeeper.local.reading", "write": "pondkeeper.local.writing"}
-__all__ = ["Client", "read", "write"]
+_LATE = {
+    "Client": "pondkeeper.client.client",
+    "Pipeline": "pondkeeper.client.pipeline",
+    "read": "pondkeeper.local.reading",
+    "write": "pondkeeper.local.writing",
+}
+__all__ = ["Client", "Pipeline", "read", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
 from pondkeeper.client.client import Client as Client
+from pondkeeper.client.pipeline import Pipeline as Pipeline
 from pondkeeper.local.reading import read as read
 from pondkeeper.local.writing import write as write
 

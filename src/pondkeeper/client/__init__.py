@@ -2,6 +2,7 @@
 
 from pondkeeper.client.answer import Answer, Column, Outcome
 from pondkeeper.client.client import Client
+from pondkeeper.client.pipeline import Pipeline
 from pondkeeper.client.stream import AnswerStream
 
-__all__ = ["Answer", "AnswerStream", "Client", "Column", "Outcome"]
+__all__ = ["Answer", "AnswerStream", "Client", "Column", "Outcome", "Pipeline"]

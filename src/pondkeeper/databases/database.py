@@ -13,8 +13,9 @@ import structlog
 from pondkeeper.databases.describing import Counters, Published, describe, describe_line
 from pondkeeper.databases.ingesting import Ingests, Surroundings
 from pondkeeper.databases.line import one_line
-from pondkeeper.databases.queueing import make_queue
+from pondkeeper.databases.pipelining import OnAnswers, PipelinedWrites
 from pondkeeper.databases.programs import ProgramTimes
+from pondkeeper.databases.queueing import make_queue
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import (
     IngestOutcome,
@@ -249,13 +250,19 @@ class Database:
         self._committed(outcome.version)
         return outcome
 
-    def _committed(self, version: int) -> None:
-        self.counters.commits += 1
+    def _committed(self, version: int, count: int = 1) -> None:
+        self.counters.commits += count
         self._promised = max(self._promised, version)
 
     async def _promised_snapshot(self, deadline: float) -> str:
         """The path of a snapshot that has every commit of which we have told anybody."""
         return (await self._snapshot_for(self._promised, deadline)).path
+
+    def pipelined(self, *, key_id: str, client: str, on_answers: OnAnswers) -> PipelinedWrites:
+        """The line of one connection that has many writes on their way at once."""
+        return PipelinedWrites(
+            self.name, self.queue, self._running, self._committed, key_id=key_id, client=client, on_answers=on_answers
+        )
 
     def _register(
         self, query_id: str, kind: str, sql: str, request: ReadRequest | WriteRequest, stop: Stop

@@ -49,7 +49,12 @@ class WriteRequest:
 
     def digest(self) -> str:
         """What tells this write from another one with the same idempotency key."""
-        return hashlib.sha256(msgspec.json.encode(self.statements)).hexdigest()
+        return statements_digest(self.statements)
+
+
+def statements_digest(statements: list[tuple[str, list[Any] | dict[str, Any] | None]]) -> str:
+    """What tells statements with their parameters from others; the same whichever door they came through."""
+    return hashlib.sha256(msgspec.json.encode(statements)).hexdigest()
 
 
 def demand_of(write_id: str, request: WriteRequest, wait_s: float) -> Demand:

@@ -36,6 +36,10 @@ class Home:
         return self.root / "keeper.sock"
 
     @property
+    def pipeline_socket(self) -> Path:
+        return self.root / "pipeline.sock"
+
+    @property
     def keeper_json(self) -> Path:
         return self.root / "keeper.json"
 

@@ -62,6 +62,7 @@ class Meters:
             "pondkeeper_answer_bytes", "Bytes of answers to queries.", ["format"], registry=self.registry
         )
         self.connections = Gauge("pondkeeper_http_connections", "Open connections of clients.", registry=self.registry)
+        self.pipelines = Gauge("pondkeeper_pipelines", "Open pipelines of local clients.", registry=self.registry)
         info = Gauge("pondkeeper_info", "The version of Pondkeeper.", ["version"], registry=self.registry)
         info.labels(__version__).set(1)
 
@@ -74,9 +75,9 @@ class Meters:
         """A query has ended."""
         self._queries.labels(outcome).inc()
 
-    def write(self, outcome: str) -> None:
-        """A write has ended."""
-        self._writes.labels(outcome).inc()
+    def write(self, outcome: str, count: int = 1) -> None:
+        """So many writes have ended in this way."""
+        self._writes.labels(outcome).inc(count)
 
     def ingest(self, outcome: str, rows: int = 0, staging_s: float = 0.0, loading_s: float = 0.0) -> None:
         """An ingest has ended."""

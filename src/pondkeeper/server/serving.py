@@ -27,6 +27,7 @@ from pondkeeper.server.app import create_app
 from pondkeeper.server.http_server import HttpServer
 from pondkeeper.server.listening import listen_control, listen_tcp
 from pondkeeper.server.narration import narrate
+from pondkeeper.server.pipelines import Pipelines
 from pondkeeper.settings import Settings, resolve, this_machine
 from pondkeeper.workers import slices
 
@@ -67,6 +68,7 @@ class Keeper:
         self._settings = resolve(settings, machine.cpus, machine.ram_bytes)
         self._stopping = asyncio.Event()
         self._server: HttpServer | None = None
+        self._pipelines: Pipelines | None = None
         self._stop_by = 0.0
 
     async def run(self) -> None:
@@ -86,6 +88,8 @@ class Keeper:
         self._stop_by = time.monotonic() + grace_s
         if self._stopping.is_set() and self._server is not None:
             self._server.hurry()
+        if self._stopping.is_set() and self._pipelines is not None:
+            self._pipelines.hurry()
         self._stopping.set()
 
     @property
@@ -101,11 +105,13 @@ class Keeper:
         keys = await Keyring.open(self._home.control_db)
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
-        self._server = HttpServer(create_app(registry, registry.running, keys, self._settings, audit))
+        app = create_app(registry, registry.running, keys, self._settings, audit)
+        self._server, self._pipelines = HttpServer(app), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
-        steps.push_async_callback(self._stop_server, self._server)
+        steps.push_async_callback(self._stop_doors, self._server, self._pipelines)
         await self._server.start(sockets, listen_control(self._home.socket))
-        steps.callback(_take_away, self._home.socket, self._home.keeper_json)
+        await self._pipelines.start(listen_control(self._home.pipeline_socket))
+        steps.callback(_take_away, self._home.socket, self._home.pipeline_socket, self._home.keeper_json)
         await self._announce(registry, keys, _url(self._settings.server.host, sockets[0]))
 
     async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
@@ -126,8 +132,8 @@ class Keeper:
         # Why after the welcome: the log is written by a thread, and would fall into the midst of it.
         _log.info("serving", url=url, databases=list(note["databases"]), home=str(self._home.root))
 
-    async def _stop_server(self, server: HttpServer) -> None:
-        await server.stop(self._grace_left_s)
+    async def _stop_doors(self, server: HttpServer, pipelines: Pipelines) -> None:
+        await asyncio.gather(server.stop(self._grace_left_s), pipelines.stop(self._grace_left_s))
 
     async def _stop_registry(self, registry: Registry) -> None:
         await registry.stop(max(LEAST_CLOSING_S, self._grace_left_s))

@@ -166,7 +166,7 @@ class WriterSettings:
         DAY_S, "How long the key and the outcome of a write are kept for its repetition.", unit="s", minimum=60, maximum=400 * DAY_S
     )
     max_waiting: int = setting(
-        1024, "Writes that may wait for their turn; more are refused at once.", minimum=0, maximum=1_000_000
+        4096, "Writes that may wait for their turn; more are refused at once.", minimum=0, maximum=1_000_000
     )
     foreign_poll_s: float = setting(
         0.2,

@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import structlog
@@ -26,11 +25,14 @@ from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
 from pondkeeper.writer.order import Order, Priority
 from pondkeeper.writer.timings import Timings
-from pondkeeper.writer.write import Demand, Write
+from pondkeeper.writer.write import Demand, Ending, Write
 
 COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
-MAX_BATCH_WRITES = 256
+LEAST_BATCH_WRITES = 64
+FIRST_BATCH_WRITES = 256
+MAX_BATCH_WRITES = 2048
+GOOD_BATCH_S = (0.02, 0.05)
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 _PATIENCE = "Send it again later, or let it wait longer: `limits.wait_s`, up to the server's `writer.wait_s`."
 _log = structlog.get_logger(__name__)
@@ -49,6 +51,8 @@ class WriteQueue:
         self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
+        self._batch_writes = FIRST_BATCH_WRITES
+        self._handed_over: tuple[int, float] = (0, 0.0)
         self._running_timer: asyncio.TimerHandle | None = None
         self._running_until = math.inf
         self.may_forget = True  # whether outcomes of keys that are older than they need be kept may go
@@ -95,28 +99,51 @@ class WriteQueue:
 
     # Requests
 
+    @property
+    def room(self) -> int:
+        """How many more writes may wait or run."""
+        return self._limits.max_waiting - self.depth
+
+    def submit(self, demand: Demand, outcome: Ending, on_begun: Callable[[], None]) -> Write:
+        """Put a write in order; `outcome` is told what becomes of it. Raises KeeperStopping or QueueFull.
+
+        The caller calls `stop_waiting` after `patience_s`, for any number of writes by one timer.
+        """
+        if self._stopping:
+            raise KeeperStopping
+        if self.room <= 0:
+            raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
+        write = Write(demand, asyncio.get_running_loop().time(), outcome, on_begun)
+        write.deadline += write.wait_s
+        self._waiting.append(write)
+        self._wake.set()
+        return write
+
+    def patience_s(self, wait_s: float) -> float:
+        """When to stop a write that may wait so long. Later than its deadline: the writer keeps that too while it waits
+        for the file, and knows best what it waited for."""
+        return wait_s + self._limits.kill_after_s
+
+    def stop_waiting(self, write: Write) -> None:
+        """Stop the write if its turn has not come."""
+        if not write.has_begun and not write.outcome.done():
+            self.stop_write(write, self._waited_in_vain(write))
+
     async def execute(self, demand: Demand, on_begun: Callable[[], None] = lambda: None) -> dict[str, Any]:
         """Wait for the turn, apply, commit: `{"version", "rows_changed"}`. `on_begun` is told of the turn.
 
         Raises PondkeeperError: nothing was applied; or OutcomeUnknown.
         """
-        if self._stopping:
-            raise KeeperStopping
-        if self.depth >= self._limits.max_waiting:
-            raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
-        loop = asyncio.get_running_loop()
-        write = Write(demand, loop.time(), loop.create_future(), on_begun)
-        write.outcome.add_done_callback(lambda _: demand.on_settled())
-        write.deadline += write.wait_s
+        outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        write = self.submit(demand, outcome, on_begun)
+        outcome.add_done_callback(lambda _: demand.on_settled())
         self._limit_waiting(write)
-        self._waiting.append(write)
-        self._wake.set()
         try:
-            return await asyncio.shield(write.outcome)
+            return await asyncio.shield(outcome)
         except asyncio.CancelledError:
             if not write.has_begun:  # Why: one that has begun goes on; its client may ask later what became of it.
                 self.stop_write(write, QueryCancelled("The write was dropped because its client went away."))
-            write.outcome.add_done_callback(lambda outcome: outcome.exception())  # nobody is left to be told
+            outcome.add_done_callback(lambda outcome: outcome.exception())  # nobody is left to be told
             raise
         finally:
             for timer in write.timers:
@@ -153,14 +180,8 @@ class WriteQueue:
 
     def _limit_waiting(self, write: Write) -> None:
         """Stop it when its turn has not come in time."""
-
-        def check() -> None:
-            if not write.has_begun and not write.outcome.done():
-                self.stop_write(write, self._waited_in_vain(write))
-
-        # Why later than the deadline: the writer keeps it too while it waits, and knows best what it waited for.
-        at = write.deadline + self._limits.kill_after_s
-        write.timers.append(asyncio.get_running_loop().call_at(at, check))
+        at = self.patience_s(write.deadline)
+        write.timers.append(asyncio.get_running_loop().call_at(at, self.stop_waiting, write))
 
     def _limit_running(self, by: float) -> None:
         """Look at the running writes at that time at the latest; one timer for the whole batch."""
@@ -224,7 +245,7 @@ class WriteQueue:
         """Give the writer the next writes, as many as it may take at once."""
         loop, size_bytes = asyncio.get_running_loop(), 0
         frames: list[dict[str, Any]] = []
-        while self._waiting and len(frames) < MAX_BATCH_WRITES:
+        while self._waiting and len(frames) < self._batch_writes:
             write = self._waiting.first()
             assert write is not None
             size_bytes += write.size_bytes
@@ -242,12 +263,24 @@ class WriteQueue:
             }
             if write.demand.load is not None:
                 frame["load"] = write.demand.load
-            frames.append(frame | (asdict(write.demand.identity) if write.demand.identity else {}))
+            if (identity := write.demand.identity) is not None:
+                frame["key"], frame["digest"] = identity.key, identity.digest
+            frames.append(frame)
             if write.is_suspect:
                 break
         if frames:
             self._batch_over.clear()
+            self._handed_over = (len(frames), loop.time())
             child.send({"op": "apply", "writes": frames, "may_forget": self.may_forget})
+
+    def _pace(self) -> None:
+        """Choose the size of the next batch: as many as take about 50 ms, for so long whoever comes meanwhile waits."""
+        count, began_at = self._handed_over
+        took_s = asyncio.get_running_loop().time() - began_at
+        if count == self._batch_writes and took_s < GOOD_BATCH_S[0]:
+            self._batch_writes = min(2 * self._batch_writes, MAX_BATCH_WRITES)
+        elif count > LEAST_BATCH_WRITES and took_s > GOOD_BATCH_S[1]:
+            self._batch_writes = max(self._batch_writes // 2, LEAST_BATCH_WRITES)
 
     # What became of them
 
@@ -266,6 +299,7 @@ class WriteQueue:
         if any(answer["kind"] == "unknown" for _, answer in answered):
             self.desk.kill()  # Why: it is about to end anyway; the next batch is for its successor.
         elif not self._batch:
+            self._pace()
             self._end_batch()
 
     def _on_begun(self, writes: list[Write]) -> None:

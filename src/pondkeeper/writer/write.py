@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from pondkeeper.errors import OutcomeUnknown, PondkeeperError
 from pondkeeper.writer.order import Priority
@@ -43,6 +43,19 @@ class Demand:
     on_settled: Callable[[], None] = lambda: None
 
 
+class Ending(Protocol):
+    """Who is told, once, what became of a write: a future, or what stands in its place."""
+
+    def done(self) -> bool:
+        """Whether it was told."""
+
+    def set_result(self, outcome: dict[str, Any], /) -> None:
+        """It is committed: `version` and `rows_changed`."""
+
+    def set_exception(self, error: PondkeeperError, /) -> None:
+        """It ended with this error."""
+
+
 @dataclass(eq=False)
 class Write:
     """A demand in the queue; `outcome` is what became of it. Number 0: no writer has it.
@@ -52,7 +65,7 @@ class Write:
 
     demand: Demand
     deadline: float
-    outcome: asyncio.Future[dict[str, Any]]
+    outcome: Ending
     on_begun: Callable[[], None] = lambda: None
     number: int = 0
     has_begun: bool = False
