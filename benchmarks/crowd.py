@@ -12,9 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from pondkeeper.client.keys import WriteKeys
 
 RECEIVE_BYTES = 65536
 _QUACK_CONNECTIONS: list[Any] = []
@@ -27,6 +31,7 @@ class Tally:
     done: int
     failed: int
     error: str = ""
+    rate: float = 0.0  # done per second
 
 
 @dataclass(frozen=True)
@@ -38,25 +43,33 @@ class HttpCrowd:
     count: int
     sql: str
     parameters: list[object]
+    with_keys: bool = False
 
     def run(self, seconds: float) -> Tally:
         parts = urlsplit(self.url)
         body = json.dumps({"sql": self.sql, "parameters": self.parameters}).encode()
         head = f"POST /v1/execute HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {self.key}\r\n"
-        message = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        keys = WriteKeys()
+
+        def message() -> bytes:
+            key = f"Idempotency-Key: {keys.new()}\r\n" if self.with_keys else ""
+            return f"{head}{key}\r\n".encode() + body
+
         with selectors.DefaultSelector() as ready:
             for _ in range(self.count):
                 connection = socket.create_connection((parts.hostname or "", parts.port or 80))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ready.register(connection, selectors.EVENT_READ)
-                connection.sendall(message)
-            return _drive(ready, message, time.perf_counter() + seconds)
+                connection.sendall(message())
+            return _drive(ready, message, seconds)
 
 
-def _drive(ready: selectors.BaseSelector, message: bytes, end: float) -> Tally:
+def _drive(ready: selectors.BaseSelector, message: Callable[[], bytes], seconds: float) -> Tally:
     """Take answers and send the next request. Answers to writes are small and come in one piece."""
     done = failed = 0
     error = ""
+    end = time.perf_counter() + seconds
     while (now := time.perf_counter()) < end:
         for key, _ in ready.select(end - now):
             connection = key.fileobj
@@ -68,8 +81,38 @@ def _drive(ready: selectors.BaseSelector, message: bytes, end: float) -> Tally:
                 failed, error = failed + 1, error or answer[-200:].decode(errors="replace")
             if not answer:
                 raise RuntimeError("the keeper closed a connection")
-            connection.sendall(message)
-    return Tally(done, failed, error)
+            connection.sendall(message())
+    return Tally(done, failed, error, done / seconds)
+
+
+@dataclass(frozen=True)
+class PipelineCrowd:
+    """One pipeline to the keeper of that home, as full as it takes."""
+
+    home: Path
+    sql: str
+    parameters: list[object]
+    retries: int | None = None
+
+    def run(self, seconds: float) -> Tally:
+        from pondkeeper import Pipeline
+
+        failed: list[str] = []
+        done = 0
+
+        def note(future: Future[Any]) -> None:
+            nonlocal done
+            done += 1
+            if error := future.exception():
+                failed.append(str(error))
+
+        began = time.perf_counter()
+        with Pipeline(self.home, retries=self.retries) as pipeline:
+            while time.perf_counter() - began < seconds:
+                for _ in range(64):
+                    pipeline.execute(self.sql, self.parameters).add_done_callback(note)
+        elapsed_s = time.perf_counter() - began
+        return Tally(done - len(failed), len(failed), failed[0] if failed else "", done / elapsed_s)
 
 
 @dataclass(frozen=True)
@@ -109,4 +152,4 @@ def in_threads(calls: list[Callable[[], object]], seconds: float) -> Tally:
     for thread in threads:
         thread.join()
     found = [error for each in errors for error in each]
-    return Tally(sum(done), len(found), found[0] if found else "")
+    return Tally(sum(done), len(found), found[0] if found else "", sum(done) / seconds)

@@ -57,6 +57,8 @@ class Pending:
 
     def is_late(self, policy: Retries) -> bool:
         """Whether it has waited for a connection for too long."""
+        if policy.count == 0:
+            return True
         now = time.monotonic()
         self._give_up_at = self._give_up_at or now + policy.for_s
         return now >= self._give_up_at
@@ -105,6 +107,8 @@ class PendingWrites:
             one.number = self._last_number
             self._unsent.append(one)
             self._size_bytes += len(one.body)
+            if not self._is_connected:
+                self._changed.notify_all()
             return len(self._unsent)
 
     def _is_full(self, more_bytes: int) -> bool:
