@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,10 @@ def written(folder: Path, audit: Audit, count: int, **fields: object) -> None:
     audit.close()
 
 
+def is_written(audit: Audit) -> bool:
+    return not audit._waiting
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
     give_up_at = time.monotonic() + timeout_s
     while not condition():
@@ -68,7 +73,7 @@ def test_a_chain_of_several_keepers_and_segments_is_whole(folder: Path, opened: 
         for part in range(4):
             for number in range(10):
                 audit.note(entry(f"SELECT {part}, {number}"))
-            wait_until(lambda: not audit._waiting)
+            wait_until(partial(is_written, audit))
         audit.close()
     verdict = verify(folder)
     assert (verdict.records, verdict.unclean_ends, verdict.unfinished_bytes) == (120, 0, 0)
@@ -169,7 +174,7 @@ def test_beyond_its_size_the_oldest_go_first(folder: Path, opened: Opened) -> No
     audit = opened(segment_bytes=4096, keep_bytes=64 * 1024)
     for number in range(100):
         audit.note(entry("SELECT '" + "x" * 2000 + f"{number}'"))
-        wait_until(lambda: not audit._waiting)
+        wait_until(partial(is_written, audit))
     audit.close()
     assert sum(path.stat().st_size for _, path in segments(folder)) < 80 * 1024
     assert verify(folder).removed_segments > 0

@@ -58,7 +58,7 @@ def test_a_query_leaves_who_what_and_what_became_of_it(served: Served) -> None:
         ("POST", "/v1/keys", {"name": "new", "role": "writer"}, "admin", "ok"),
         ("DELETE", "/v1/keys/unknown", None, "admin", "key_not_found"),
         ("DELETE", "/v1/queries/q_unknown", None, "reader", "query_not_found"),
-        ("GET", "/v1/nowhere", None, "reader", "route_not_found"),
+        ("GET", "/v1/nowhere", None, "reader", "not_found"),
         ("PUT", "/v1/query", None, "reader", "method_not_allowed"),
     ],
 )

@@ -64,7 +64,7 @@ def verify(expect: str | None, as_json: bool, target: Target) -> None:
     if as_json:
         print_json(verdict.to_wire())
         return
-    say(f"{verdict.records} requests in {verdict.segments} segments, lines {verdict.first_number} to {verdict.last_number}: whole")
+    say(f"{verdict.records} requests, lines {verdict.first_number} to {verdict.last_number}: all as they were written")
     for count, what in (
         (verdict.unclean_ends, "ends of a keeper that were not in order: its last moment may be missing"),
         (verdict.missing_records, "requests were answered unrecorded, as audit.mode = best_effort allows"),

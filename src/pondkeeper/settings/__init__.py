@@ -9,8 +9,8 @@ from pondkeeper.settings.leaves import Leaf, leaves
 from pondkeeper.settings.machine import Machine, this_machine
 from pondkeeper.settings.resolving import Description, describe, resolve
 from pondkeeper.settings.tree import (
-    IngestSettings,
     AuditSettings,
+    IngestSettings,
     LeaseSettings,
     LogSettings,
     ReaderSettings,
