@@ -13,6 +13,7 @@ import pytest
 
 from pondkeeper.access import audit_writing
 from pondkeeper.access.audit_reading import Filter, newest, verify
+from pondkeeper.client.pipeline import Pipeline
 from pondkeeper.settings import AuditSettings
 from tests.server.conftest import MakeServed, Served, read_all
 from tests.support.keeper import KeeperProcess, wait_until
@@ -178,3 +179,18 @@ def test_secrets_are_nowhere(tmp_path: Path) -> None:
         assert secret not in said
         assert secret.encode() not in written
         assert token.split("_")[1].encode() in written  # The control: records and rows of this key were looked through.
+
+
+def test_each_write_of_a_pipeline_is_recorded(tmp_path: Path) -> None:
+    with KeeperProcess(tmp_path / "pond.duckdb") as keeper:
+        keeper.client().execute("CREATE TABLE log (i INTEGER PRIMARY KEY)")
+        with Pipeline(keeper.home.root) as pipeline:
+            futures = [pipeline.execute("INSERT INTO log VALUES (?)", [number % 40]) for number in range(50)]
+            failed = sum(future.exception(30) is not None for future in futures)
+        assert failed == 10
+        wait_until(lambda: len(newest(keeper.home.audit, Filter(), 100)) >= 51, timeout_s=10)
+        found = [record for record in newest(keeper.home.audit, Filter(), 100) if record["door"] == "pipeline"]
+    assert {record["sql"] for record in found} == {"INSERT INTO log VALUES (?)"}
+    assert [record["outcome"] for record in found].count("committed") == 40
+    assert sum(record.get("rows", 0) for record in found) == 40
+    assert len(found) == 50

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 
+from pondkeeper.access.audit import Entry
 from pondkeeper.access.authorize import LOCAL_KEY, Action, authorize, key_of_peer
 from pondkeeper.databases.pipelining import Limits
 from pondkeeper.errors import Forbidden, InvalidRequest, KeeperStopping, PondkeeperError, TooManyConnections
@@ -23,6 +24,7 @@ from pondkeeper.writer.wire import (
     Kind,
     Welcome,
     WireAnswer,
+    WireWrite,
     decode_hello,
     decode_writes,
     encoded,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections import Counter
 
+    from pondkeeper.access.audit import Audit
     from pondkeeper.access.keys import Key
     from pondkeeper.databases.pipelining import PipelinedWrites
     from pondkeeper.server.context import Context
@@ -104,6 +107,7 @@ class PipelineConnection(asyncio.Protocol):
         self._client = "unknown"
         self._database = ""
         self._line: PipelinedWrites | None = None
+        self._unrecorded: dict[int, tuple[WireWrite, float]] = {}
         self._hello_timer: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._is_reading = True
@@ -195,6 +199,10 @@ class PipelineConnection(asyncio.Protocol):
         numbers = {write.number for write in writes}
         if len(numbers) < len(writes) or any(map(line.has, numbers)):
             raise InvalidRequest("A write has the number of one that is still on its way.")
+        if (audit := self._context.audit) is not None:
+            audit.check()
+            now = time.time()
+            self._unrecorded.update((write.number, (write, now)) for write in writes)
         line.take(writes, self._limits, len(body))
         self._pace()
 
@@ -202,10 +210,26 @@ class PipelineConnection(asyncio.Protocol):
         """Send what has ended, as one frame."""
         for outcome, count in outcomes.items():
             self._context.meters.write(outcome, count)
+        if (audit := self._context.audit) is not None:
+            self._record(audit, answers)
         self._send(framed(Kind.ANSWERS, encoded(answers)))
         self._pace()
         if self._is_stopping:
             self._close_when_done()
+
+    def _record(self, audit: Audit, answers: list[WireAnswer]) -> None:
+        """Let the audit tell of writes that have ended."""
+        now = time.time()
+        for answer in answers:
+            write, began_at = self._unrecorded.pop(answer.number)
+            entry = Entry(self._key, self._client, "pipeline", "WRITE", self._database, began_at=began_at)
+            entry.sql = [sql for sql, _ in write.statements]
+            entry.elapsed_s = now - began_at
+            if answer.error is None:
+                entry.outcome, entry.version, entry.rows = "committed", answer.version, sum(answer.rows_changed or ())
+            else:
+                entry.outcome = answer.error["code"]
+            audit.note(entry)
 
     def _pace(self) -> None:
         """Read on, or not: back-pressure in both directions."""
