@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,22 @@ from pondkeeper.writer.write import Demand, Identity, Write
 if TYPE_CHECKING:
     from pondkeeper.writer.queue import WriteQueue
 
-OnAnswers = Callable[[list[WireAnswer], Counter[str]], None]
 ROOM_POLL_S = 0.01
+
+
+@dataclass(slots=True)
+class Tally:
+    """Writes of the same statements that ended in the same way at the same time: what is counted and recorded of them."""
+
+    sql: str
+    outcome: str
+    count: int = 0
+    rows: int = 0
+    version: int = 0
+    longest_s: float = 0.0
+
+
+OnAnswers = Callable[[list[WireAnswer], Iterable[Tally]], None]
 
 
 @dataclass(frozen=True)
@@ -82,8 +96,7 @@ class PipelinedWrites:
     """The line of one connection's writes, in their order.
 
     `committed(version, count)` is told of commits and the newest version that they are in.
-    `on_answers(answers, outcomes)` gets what has ended since the last call, and how often each outcome came. What the
-    queue has no room for waits here, and no longer than its deadline.
+    `on_answers(answers, tallies)` gets what has ended since the last call, one by one and summed up. What the queue has no room for waits here, and no longer than its deadline.
     """
 
     def __init__(
@@ -108,13 +121,20 @@ class PipelinedWrites:
         self._outside: deque[_OnItsWay] = deque()
         self._room_timer: asyncio.TimerHandle | None = None
         self._answers: list[WireAnswer] = []
-        self._outcomes: Counter[str] = Counter()
+        self._tallies: dict[tuple[str, str], Tally] = {}
         self.size_bytes = 0
 
     @property
     def count(self) -> int:
         """How many writes have no answer yet."""
         return len(self._open)
+
+    def refuse(self, writes: Sequence[WireWrite], error: PondkeeperError) -> None:
+        """Answer writes that are not taken."""
+        refusal = error.to_wire(with_private=True)
+        tallies = Counter("; ".join(text for text, _ in wire.statements) for wire in writes)
+        answers = [WireAnswer(wire.number, error=refusal) for wire in writes]
+        self._on_answers(answers, [Tally(sql, error.code, count) for sql, count in tallies.items()])
 
     def has(self, number: int) -> bool:
         """Whether the write of that number is on its way."""
@@ -198,17 +218,30 @@ class PipelinedWrites:
         if not self._answers:
             asyncio.get_running_loop().call_soon(self._flush)
         self._answers.append(answer)
-        self._outcomes[outcome] += 1
+        self._count(one, answer, outcome)
+
+    def _count(self, one: _OnItsWay, answer: WireAnswer, outcome: str) -> None:
+        statements = one.demand.statements
+        sql = statements[0][0] if len(statements) == 1 else "; ".join(text for text, _ in statements)
+        tally = self._tallies.get((sql, outcome))
+        if tally is None:
+            # Why the first one's time: of equal writes that end together, it has waited longest.
+            longest_s = one.write.age_s if one.write is not None else 0.0
+            tally = self._tallies[sql, outcome] = Tally(sql, outcome, longest_s=longest_s)
+        tally.count += 1
+        tally.version = max(tally.version, answer.version)
+        tally.rows += sum(answer.rows_changed) if answer.rows_changed else 0
 
     def _flush(self) -> None:
         """Tell what has ended, all at once, and let others into the queue in their place."""
-        answers, outcomes = self._answers, self._outcomes
+        answers, tallies = self._answers, self._tallies.values()
         if not answers:
             return
-        self._answers, self._outcomes = [], Counter()
-        if count := outcomes["committed"]:
-            self._committed(max(answer.version for answer in answers), count)
-        self._on_answers(answers, outcomes)
+        self._answers, self._tallies = [], {}
+        for tally in tallies:
+            if tally.outcome == "committed":
+                self._committed(tally.version, tally.count)
+        self._on_answers(answers, tallies)
         self._admit()
 
     def drop(self) -> None:
