@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from pondkeeper.engine.opening import ReaderConfig, WriterConfig, open_database, open_snapshot
-from pondkeeper.errors import DatabaseReadOnly, PondkeeperError
+from pondkeeper.errors import DatabaseReadOnly, DatabaseUnreadable, PondkeeperError
 
 MEMORY_BYTES = 256 * 1024 * 1024
 
@@ -189,6 +189,26 @@ def test_a_wal_left_behind_is_folded_before_anything_else(tmp_path: Path) -> Non
         with pytest.raises(duckdb.ConstraintException):
             connection.execute(f"INSERT INTO t VALUES ({value})")
     connection.close()
+
+
+def test_a_file_too_short_for_its_wal_is_unreadable(tmp_path: Path) -> None:
+    """DuckDB meets the missing blocks while it replays, and calls that a transaction error: it is damage, not a statement's fault."""
+    file = tmp_path / "pond.duckdb"
+    with duckdb.connect(str(file)) as connection:
+        connection.execute("CREATE TABLE filler AS SELECT range AS i, md5(range::VARCHAR) AS s FROM range(150000)")
+        connection.execute("CREATE TABLE t (i INTEGER PRIMARY KEY, j INTEGER)")
+        connection.execute("INSERT INTO t SELECT range, 1 FROM range(20000)")
+        connection.execute("CHECKPOINT")
+        connection.execute("UPDATE filler SET s = upper(s) WHERE i % 10 = 0")  # the index comes to lie at the end of the file
+        connection.execute("DELETE FROM t WHERE i % 7 = 0")
+        connection.execute("CHECKPOINT")
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        connection.execute("INSERT INTO t SELECT range, 1 FROM range(100000, 101000)")
+    os.truncate(file, file.stat().st_size // 2)
+
+    with pytest.raises(DatabaseUnreadable) as raised:
+        open_database(writer_config(file))
+    assert str(tmp_path) not in raised.value.message
 
 
 def test_the_writer_is_fenced_too(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ _PARAMETER = re.compile(
 )
 _COMMIT_IO = re.compile(r"Failed to commit: Could not")
 _COMMIT_FULL = re.compile(r"Failed to commit: Could not write file.*No space left on device", re.DOTALL)
+_REPLAY = re.compile(r"\A[A-Za-z -]+ Error: Failure while replaying WAL file")  # whatever kind it is said to be of
 _LOCKED_AWAY = re.compile(r"Cannot open encrypted database")  # 1.5 calls it a catalog error
 _WRITES = re.compile(
     r"read-only mode|read-only transaction|attached in read-only|configuration has been locked", re.IGNORECASE
@@ -101,7 +102,7 @@ def scrubbed(text: str) -> str:
 def _message(error: BaseException, kind: str) -> str:
     """DuckDB's own words; those about the user's SQL keep everything, those about files lose their folders."""
     text = str(error).strip()
-    is_of_files = kind in _MACHINE or isinstance(error, OSError) or _COMMIT_IO.search(text)
+    is_of_files = kind in _MACHINE or isinstance(error, OSError) or _COMMIT_IO.search(text) or _REPLAY.search(text)
     if is_of_files or kind in ("permission", "out of memory", "invalid input"):
         # Why the first paragraph: what follows are links and advice for people who have the file in their own hands.
         return scrubbed(text.split("\n\n")[0])
@@ -139,7 +140,7 @@ def _class_of(kind: str, text: str) -> type[PondkeeperError]:
         return OutOfMemory
     if _WRITES.search(text) and kind not in ("io", "fatal"):
         return StatementNotAllowed
-    if kind in _MACHINE or not kind:  # Why not: 2.0 raises its bare Error for a corrupt block.
+    if kind in _MACHINE or not kind or _REPLAY.search(text):  # Why not: 2.0 raises its bare Error for a corrupt block.
         otherwise = DatabaseUnavailable if kind else StatementFailed
         return next((found for pattern, found in _BY_TEXT if re.search(pattern, text)), otherwise)
     return _BY_KIND.get(kind, StatementFailed)
