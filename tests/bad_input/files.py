@@ -103,7 +103,6 @@ class Broken:
     make: Callable[[Path], None]
     code: str
     says: str
-    opens_in_duckdb: bool = False
 
     @property
     def name(self) -> str:
@@ -114,9 +113,9 @@ BROKEN = [
     Broken(not_duckdb, "database_unreadable", "not a valid DuckDB database"),
     Broken(empty, "database_unreadable", "not a valid DuckDB database"),
     Broken(truncated, "database_unreadable", "Could not read enough bytes"),
-    Broken(truncated_by_half, "database_unreadable", "truncated", opens_in_duckdb=True),
+    Broken(truncated_by_half, "database_unreadable", "truncated"),
     Broken(truncated_in_its_headers, "database_unreadable", "Could not read enough bytes"),
-    Broken(damaged, "database_unreadable", "damaged", opens_in_duckdb=True),
+    Broken(damaged, "database_unreadable", "damaged"),
     Broken(damaged_in_its_header, "database_unreadable", "checksum"),
     Broken(too_new, "database_too_new", "version number 9999"),
     Broken(encrypted, "database_encrypted", "encrypted"),

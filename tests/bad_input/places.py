@@ -27,13 +27,19 @@ def as_a_plain_user() -> list[str]:
 
 def with_a_small_disk(place: Path, size_bytes: int) -> list[str]:
     """A program that sees a file system of its own at `place`, of this size."""
-    if (reason := _why_no_namespaces()) is not None:
+    if (reason := why_no_namespaces()) is not None:
         pytest.skip(f"no mounts in a namespace of our own: {reason}")
+    return small_disk_command(place, size_bytes)
+
+
+def small_disk_command(place: Path, size_bytes: int) -> list[str]:
+    """The same where it is known that namespaces can be made."""
     return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT, "sh", str(size_bytes), str(place)]
 
 
 @functools.cache
-def _why_no_namespaces() -> str | None:
+def why_no_namespaces() -> str | None:
+    """Why this machine lets us make no mounts of our own; None where it does."""
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", "mount -t tmpfs -o size=1M tmpfs /mnt"]
     if shutil.which("unshare") is None:
         return "unshare is not installed"

@@ -12,6 +12,7 @@ import structlog
 
 from pondkeeper.errors import (
     DatabaseBusy,
+    DatabaseUnreadable,
     KeeperStopping,
     OutcomeUnknown,
     PondkeeperError,
@@ -105,12 +106,14 @@ class WriteQueue:
         return self._limits.max_waiting - self.depth
 
     def submit(self, demand: Demand, outcome: Ending, on_begun: Callable[[], None]) -> Write:
-        """Put a write in order; `outcome` is told what becomes of it. Raises KeeperStopping or QueueFull.
+        """Put a write in order; `outcome` is told what becomes of it. Raises KeeperStopping, QueueFull or DatabaseUnreadable.
 
         The caller calls `stop_waiting` after `patience_s`, for any number of writes by one timer.
         """
         if self._stopping:
             raise KeeperStopping
+        if isinstance(damage := self.desk.publish_error, DatabaseUnreadable):
+            raise damage.again()  # Why: DuckDB may well take it, and it would be lost with the file when that is replaced.
         if self.room <= 0:
             raise QueueFull(f"{self.depth} writes wait already.", retry_after_s=1)
         write = Write(demand, asyncio.get_running_loop().time(), outcome, on_begun)
