@@ -17,6 +17,7 @@
     │   └── DiskFull  SpoolUnavailable
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
+    ├── FenceMissing  EngineUnjudged
     └── ControlUnavailable  SettingInvalid
 
 An error travels between processes as `to_wire()` and comes back as the same class by `from_wire()`.
@@ -580,6 +581,24 @@ class AuditBroken(PondkeeperError):
     http_status = 500
     exit_code = 1
     default_remedy = "Compare with a copy from elsewhere; what stands before the place that is named is proved to be unchanged."
+
+
+class FenceMissing(PondkeeperError):
+    """This machine cannot put the fence around the children that run SQL, and the settings say to do without no wall."""
+
+    code = "fence_missing"
+    http_status = 503
+    exit_code = 2
+    default_remedy = "`pondkeeper check` shows each wall and what it needs; fence.mode = auto starts without those that are missing."
+
+
+class EngineUnjudged(PondkeeperError):
+    """This release of DuckDB has functions, settings or kinds of statement that Pondkeeper has not judged."""
+
+    code = "engine_unjudged"
+    http_status = 503
+    exit_code = 2
+    default_remedy = "Install a DuckDB release that this Pondkeeper knows (1.5.5 or 2.0.0), or set fence.mode = auto, which warns."
 
 
 class SettingInvalid(PondkeeperError):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from pondkeeper.databases.fencing import of_copier
 from pondkeeper.databases.registry import PRELOADING
 from pondkeeper.errors import WorkerDied
 from pondkeeper.files.locks import FlockFile
@@ -17,6 +22,7 @@ from pondkeeper.snapshots import desk as copier_desk
 from pondkeeper.snapshots.desk import ENTRY as COPIER
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.folders import COPIER_LOCK
+from pondkeeper.workers.child import Child
 from pondkeeper.workers.spawning import Template
 from tests.conftest import StartKeeper
 from tests.support.keeper import KeeperProcess, program_environment, wait_until
@@ -73,29 +79,69 @@ def test_commits_are_published_when_the_copier_works_again(start_keeper: StartKe
     wait_until(lambda: keeper.client().status("pond")["problem"] is None, what="a status without a problem")
 
 
-async def test_hung_copier_is_noticed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copier that shows no sign of work is killed, and the next publish is done by another; a busy one is left alone."""
-    import duckdb
-
-    monkeypatch.setenv("PYTHONPATH", program_environment()["PYTHONPATH"])
-    monkeypatch.setattr(copier_desk, "SILENCE_S", 0.5)
-    paths = DatabasePaths(tmp_path / "pond.duckdb", tmp_path / ".pondkeeper")
-    with duckdb.connect(str(paths.file)) as connection:
-        connection.execute("CREATE TABLE t AS FROM range(1000)")
+@contextlib.asynccontextmanager
+async def copiers(*made: DatabasePaths) -> AsyncIterator[CopierDesk]:
+    """A desk, and these databases with a table each."""
+    for paths in made:
+        with duckdb.connect(str(paths.file)) as connection:
+            connection.execute("CREATE TABLE t AS FROM range(1000)")
+        paths.snapshots.mkdir(parents=True)
     template = Template([PRELOADING, COPIER])
-    desk = CopierDesk(template)
+    desk = CopierDesk(template, of_copier)
     try:
-        await desk.publish(paths, 1, 3, compare=False)
-        copier = desk._child
-        assert copier is not None
-        os.kill(copier.pid, signal.SIGSTOP)
-        with pytest.raises(WorkerDied, match="did nothing"):
-            await desk.publish(paths, 2, 3, compare=False)
-        assert await copier.exited == -signal.SIGKILL
-        report = await desk.publish(paths, 2, 3, compare=False)
+        yield desk
     finally:
         await desk.stop()
         await template.stop()
 
+
+def copier_of(desk: CopierDesk, paths: DatabasePaths) -> Child:
+    child = desk._copiers[paths.snapshots]._child
+    assert child is not None
+    return child
+
+
+@pytest.fixture
+def pond(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DatabasePaths:
+    monkeypatch.setenv("PYTHONPATH", program_environment()["PYTHONPATH"])
+    return DatabasePaths(tmp_path / "pond.duckdb", tmp_path / ".pondkeeper")
+
+
+async def test_hung_copier_is_noticed_and_replaced(pond: DatabasePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copier that shows no sign of work is killed, and the next publish is done by another; a busy one is left alone."""
+    monkeypatch.setattr(copier_desk, "SILENCE_S", 0.5)
+    async with copiers(pond) as desk:
+        await desk.publish(pond, 1, 3, compare=False)
+        copier = copier_of(desk, pond)
+        os.kill(copier.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerDied, match="did nothing"):
+            await desk.publish(pond, 2, 3, compare=False)
+        assert await copier.exited == -signal.SIGKILL
+        report = await desk.publish(pond, 2, 3, compare=False)
+
     assert report["version"] == 2
-    assert paths.published.resolve() == paths.snapshot(2).resolve()
+    assert pond.published.resolve() == pond.snapshot(2).resolve()
+
+
+async def test_no_database_waits_for_the_copy_of_another(pond: DatabasePaths) -> None:
+    """Each has a copier of its own: while one is stopped in its work, the other's versions come out."""
+    lake = DatabasePaths(pond.file.with_name("lake.duckdb"), pond.home)
+    async with copiers(pond, lake) as desk:
+        await desk.publish(pond, 1, 3, compare=False)
+        os.kill(copier_of(desk, pond).pid, signal.SIGSTOP)
+        waiting = asyncio.create_task(desk.publish(pond, 2, 3, compare=False))
+        await desk.publish(lake, 1, 3, compare=False)
+        assert not waiting.done()
+        os.kill(copier_of(desk, pond).pid, signal.SIGCONT)
+        assert (await waiting)["version"] == 2
+
+    assert lake.published.resolve() == lake.snapshot(1).resolve()
+
+
+async def test_a_copier_without_work_ends(pond: DatabasePaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It costs memory for nothing; the next publish gets another."""
+    monkeypatch.setattr(copier_desk, "IDLE_END_S", 0.1)
+    async with copiers(pond) as desk:
+        await desk.publish(pond, 1, 3, compare=False)
+        await copier_of(desk, pond).exited
+        assert (await desk.publish(pond, 2, 3, compare=False))["version"] == 2

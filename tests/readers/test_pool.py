@@ -15,6 +15,7 @@ from pondkeeper.readers import pool as pool_module
 from pondkeeper.readers.answer import AnswerStream
 from pondkeeper.readers.pool import Pool, PoolLimits, Question
 from pondkeeper.readers.reader import Resources, Snapshot
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import Template
 from tests.support.keeper import program_environment
 
@@ -42,7 +43,7 @@ async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(pool_module, "ENTRY", "rogue")
     template = Template(["rogue"])
     limits = PoolLimits(2, Resources(1 << 30, 1), 1 << 30, wait_s=1.0, max_waiting=5, kill_after_s=0.1)
-    pool = Pool(template, limits, tmp_path)
+    pool = Pool(template, limits, tmp_path, Fence())
     await pool.start()
     yield pool
     await pool.stop()

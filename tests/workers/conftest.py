@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.workers.child import Child
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 HERE = Path(__file__).parent
@@ -44,4 +45,5 @@ async def template(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Template]:
 
 @pytest.fixture
 def echo() -> ChildSpec:
-    return ChildSpec("echo", ECHO, {"colour": "green"}, {"data": 900_000_000}, oom_score_adj=500)
+    fence = Fence(read=("/proc/self",))
+    return ChildSpec("echo", ECHO, {"colour": "green"}, {"data": 900_000_000}, oom_score_adj=500, fence=fence)

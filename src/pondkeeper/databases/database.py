@@ -90,6 +90,7 @@ class Database:
         self._queue: WriteQueue | None = None
         self._promised = 0
         around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
+        self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
         self.spooling = Spooling(paths, settings, running, self.ingest, self._is_quiet, self._may_forget)
         self._taking = asyncio.Lock()
@@ -103,7 +104,7 @@ class Database:
         if newest is not None:
             self._serve(newest)
         published = newest.version if newest else None
-        self._queue = self._make_queue(self._remembered.first_version(published, has_past=has_past))
+        self._queue = self._make_queue(self._remembered.first_version(published, has_past=self._has_past))
         self._queue.start()
         self._tasks.start(self._watch())
         self._tasks.start(self.spooling.run())

@@ -84,9 +84,10 @@ class Ingests:
     def prepare(self) -> None:
         """Remove what a keeper before us has left half done; for a thread."""
         paths = self._around.paths
-        shutil.rmtree(paths.staging, ignore_errors=True)
         for folder in (paths.incoming, paths.staging, paths.rejects):
             make_folder(folder)
+        for left in paths.staging.iterdir():  # Why not the folder itself: the stagers' fence is built on it.
+            shutil.rmtree(left, ignore_errors=True)
         for body in paths.incoming.glob("*.receiving"):
             body.unlink(missing_ok=True)
         self._forget_old_rejects()
@@ -245,6 +246,7 @@ class Ingests:
             "folder": str(ingest.folder),
             "rejects": str(ingest.folder / "rejects") if ingest.rejects else None,
             "limit_bytes": limits.staging_limit_bytes,
+            "threads": limits.threads,
         }
         staged = await self._desk.stage(job)
         rejected = staged.pop("rejected")

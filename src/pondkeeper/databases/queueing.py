@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pondkeeper.databases.fencing import of_writer, writers_temp
+from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import FileState
 from pondkeeper.settings import Settings
@@ -35,10 +37,17 @@ def make_queue(
         "file": str(paths.file),
         "home": str(paths.home),
         "idempotency_keep_s": writer.idempotency_keep_s,
-        "temp_directory": str(paths.home / "temp" / f"writer-{paths.name}"),
+        "temp_directory": str(writers_temp(paths)),
         "may_make": may_make,
     }
+    make_folder(writers_temp(paths))
     desk = WriterDesk(
-        template, config, limits, next_version=next_version, publishing=publishing, known_state=known_state
+        template,
+        config,
+        limits,
+        next_version=next_version,
+        publishing=publishing,
+        fence=of_writer(paths),
+        known_state=known_state,
     )
     return WriteQueue(desk, limits)

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from pondkeeper.databases.database import Database
+from pondkeeper.databases.fencing import folders, of_copier, of_readers, of_stagers
 from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
@@ -49,21 +50,22 @@ def database_files(path: Path) -> list[Path]:
 
 
 class Registry:
-    """The databases by name, with the template, the readers and the copier that they share."""
+    """The databases by name, with the template and the readers that they share."""
 
     def __init__(self, files: Iterable[Path], home: Home, settings: Settings) -> None:
         self.home = home
         self.running = RunningQueries()
         self._settings = settings
-        self._template = Template([PRELOADING, READER, WRITER, COPIER, STAGER])
-        self.pool = Pool(self._template, _pool_limits(settings), home.temp)
-        self._copier = CopierDesk(self._template)
-        self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp)
+        paths = [home.database(file) for file in files]
+        self._template = Template([PRELOADING, READER, WRITER, COPIER, STAGER], settings.fence.mode)
+        self.pool = Pool(self._template, _pool_limits(settings), home.temp, of_readers(paths))
+        self._copier = CopierDesk(self._template, of_copier)
+        self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp, of_stagers(paths))
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
-        for file in files:
+        for of_one in paths:
             database = Database(
-                home.database(file), settings, self._template, self.pool, self._copier, self.running, self._stagers
+                of_one, settings, self._template, self.pool, self._copier, self.running, self._stagers
             )
             self._databases[database.name] = database
 
@@ -90,6 +92,8 @@ class Registry:
                 message = f"The folder of database {paths.name!r} cannot be written."
                 raise DatabaseReadOnly(message, private=str(error)) from error
             self._claims.append(claim)
+            for folder in folders(paths):
+                make_folder(folder)
         shutil.rmtree(self.home.temp, ignore_errors=True)  # left behind by a keeper that was killed
         make_folder(self.home.temp)
 

@@ -21,6 +21,7 @@ from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
+from pondkeeper.workers.fence import Fence
 
 ENTRY = "pondkeeper.readers.process"
 WATCH_INTERVAL_S = 0.1
@@ -68,9 +69,10 @@ class Question:
 
 
 class Pool:
+        self._fence = fence
     """A fixed number of readers, shared by all databases of the keeper."""
 
-    def __init__(self, template: Template, limits: PoolLimits, temp: Path) -> None:
+    def __init__(self, template: Template, limits: PoolLimits, temp: Path, fence: Fence) -> None:
         self.limits = limits
         self._template = template
         self._temp = temp
@@ -195,6 +197,7 @@ class Pool:
         temp_directory = self._temp / f"reader-{uuid.uuid4().hex[:12]}"
         make_folder(temp_directory)
         spec = ChildSpec(
+            fence=self._fence.with_own(temp_directory),
             name="reader",
             entry=ENTRY,
             config={"temp_directory": str(temp_directory), "temp_limit_bytes": self.limits.temp_limit_bytes},

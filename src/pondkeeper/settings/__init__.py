@@ -10,6 +10,7 @@ from pondkeeper.settings.machine import Machine, this_machine
 from pondkeeper.settings.resolving import Description, describe, resolve
 from pondkeeper.settings.tree import (
     AuditSettings,
+    FenceSettings,
     IngestSettings,
     LeaseSettings,
     LogSettings,
@@ -24,6 +25,7 @@ from pondkeeper.settings.tree import (
 __all__ = [
     "AuditSettings",
     "Description",
+    "FenceSettings",
     "IngestSettings",
     "Leaf",
     "LeaseSettings",

@@ -304,6 +304,18 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceSettings:
+    """The fence: what the kernel keeps the children that run SQL from, whatever the SQL does."""
+
+    mode: str = setting(
+        "auto",
+        "`auto` puts up every wall that the kernel has and says which it lacks; `strict` refuses to start without all of "
+        "them, and with a DuckDB release that was not judged; `off` trusts DuckDB's own locks alone.",
+        choices=("auto", "strict", "off"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The log on stderr."""
 
@@ -333,6 +345,7 @@ class Settings:
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
+    fence: FenceSettings = field(default_factory=FenceSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from pondkeeper.errors import PondkeeperError, WorkerDied
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.snapshots.process"
@@ -18,8 +20,9 @@ SILENCE_S = 20.0
 class CopierDesk:
     """Makes snapshots by asking the copier process."""
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, fence_of: Callable[[DatabasePaths], Fence]) -> None:
         self._template = template
+        self._fence_of = fence_of
         self._child: Child | None = None
         self._lock = asyncio.Lock()
 
@@ -63,7 +66,9 @@ class CopierDesk:
 
     async def _started(self) -> Child:
         if self._child is None or self._child.exited.done():
-            self._child = await self._template.spawn(ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ))
+            wide = Fence(write=("/",), may_touch=True)  # Why: one copier for databases anywhere; it runs no SQL
+            spec = ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ, fence=wide)
+            self._child = await self._template.spawn(spec)
         return self._child
 
 

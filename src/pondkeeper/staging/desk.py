@@ -14,6 +14,7 @@ import structlog
 from pondkeeper.errors import PondkeeperError, WorkerDied
 from pondkeeper.files.durable import make_folder
 from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.staging.process"
@@ -53,10 +54,11 @@ class _Stager:
 class StagingDesk:
     """Stages bodies, and looks at the shapes of tables, by asking a stager."""
 
-    def __init__(self, template: Template, limits: StagerLimits, temp: Path) -> None:
+    def __init__(self, template: Template, limits: StagerLimits, temp: Path, fence: Fence) -> None:
         self._template = template
         self._limits = limits
         self._temp = temp
+        self._fence = fence
         self._slots = asyncio.Semaphore(limits.count)
         self._idle: list[_Stager] = []
         self._all: set[_Stager] = set()
@@ -141,7 +143,8 @@ class StagingDesk:
             "temp_limit_bytes": limits.temp_limit_bytes,
         }
         rlimits = {"data": limits.rlimit_data_bytes}
-        child = await self._template.spawn(ChildSpec("stager", ENTRY, config, rlimits, oom_score_adj=OOM_SCORE_ADJ))
+        spec = ChildSpec("stager", ENTRY, config, rlimits, OOM_SCORE_ADJ, self._fence.with_own(temp))
+        child = await self._template.spawn(spec)
         stager = _Stager(child, temp)
         self._all.add(stager)
         try:

@@ -7,7 +7,11 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pondkeeper.workers import landlock, seccomp
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -54,11 +58,43 @@ def set_name(name: str) -> None:
     _prctl(_PR_SET_NAME, name.encode())
 
 
+@dataclass(frozen=True)
+class Fence:
+    """What a child may open beside the libraries: these files, and these folders with all that is below them.
+
+    `may_touch`: whether it may change modes, owners and times of files, which no folder can confine.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    may_touch: bool = False
+
+    def with_own(self, folder: Path) -> Fence:
+        """The same, with a folder of the child's own."""
+        return replace(self, write=(*self.write, str(folder)))
+
+
 def put_up(limits: Mapping[str, int], oom_score_adj: int) -> None:
     """No new privileges, no core files, the given rlimits (bytes or counts), an empty environment."""
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    forgo_privileges()
     os.environ.clear()
     for name, value in {"core": 0, **limits}.items():
         resource.setrlimit(RLIMITS[name], (value, value))
     with open("/proc/self/oom_score_adj", "w") as file:  # raising one's own score is always allowed
         file.write(str(oom_score_adj))
+
+
+def forgo_privileges() -> None:
+    """No program that this process starts gets more rights than it; the walls of the kernel ask for that first."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def close(fence: Fence, libraries: tuple[str, ...], walls: Collection[str]) -> None:
+    """Put up the kernel's walls of these names (see `walls.py`): last of all, since nothing gets out afterwards."""
+    if "files" in walls:
+        landlock.restrict((*libraries, *fence.read), (*_DEVICES, *fence.write))
+    if "calls" in walls:
+        seccomp.filter_calls(may_touch=fence.may_touch)
+
+
+_DEVICES = ("/dev/null",)

@@ -8,20 +8,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
 
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import FenceMissing, PondkeeperError
 from pondkeeper.workers import fence
 from pondkeeper.workers.child import Child
+from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.walls import tell_missing
 
 MAX_ANSWER_BYTES = 4096
 SOCKET_BUFFER_BYTES = 1024 * 1024
 START_TIMEOUT_S = 60.0
 FORK_TIMEOUT_S = 10.0
 _ATTEMPTS = 2
+_KEPT_VARIABLES = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "FIU_")
 
 
 class TemplateFailed(PondkeeperError):
@@ -33,20 +36,26 @@ class TemplateFailed(PondkeeperError):
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """What to fork: `entry` is a module with `main(pipe, control, config)`."""
+    """What to fork: `entry` is a module with `main(pipe, control, config)`.
+
+    Trap: a child may open no files but the libraries and what its `fence` names; nothing is named by default.
+    """
 
     name: str
     entry: str
     config: Mapping[str, Any]
     limits: Mapping[str, int] = field(default_factory=dict)
     oom_score_adj: int = 0
+    fence: Fence = field(default_factory=Fence)
 
 
 class Template:
     """The template process; started when first needed, and again when it died."""
 
-    def __init__(self, modules: Sequence[str]) -> None:
+    def __init__(self, modules: Sequence[str], fence_mode: str = "auto") -> None:
         self._modules = list(modules)
+        self._fence_mode = fence_mode
+        self._has_told = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -95,6 +104,7 @@ class Template:
                 "config": spec.config,
                 "limits": spec.limits,
                 "oom_score_adj": spec.oom_score_adj,
+                "fence": asdict(spec.fence),
             }
         )
         async with self._lock:
@@ -114,10 +124,14 @@ class Template:
             fence.adopt_orphans()
             ours, theirs = _pair(socket.SOCK_SEQPACKET)
             command = [sys.executable, "-m", "pondkeeper.workers.template"]
-            arguments = [str(theirs.fileno()), str(os.getpid()), *self._modules]
+            arguments = [str(theirs.fileno()), str(os.getpid()), self._fence_mode, *self._modules]
             with theirs:
                 self._process = subprocess.Popen(  # noqa: ASYNC220  Why: a fork of the small keeper takes 2 ms, once.
-                    [*command, *arguments], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=sys.stderr
+                    [*command, *arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr,
+                    env=_environment(),
                 )
             self._socket = ours
             try:
@@ -128,7 +142,26 @@ class Template:
             if not ready:
                 await self.stop()
                 raise TemplateFailed
+            await self._judge_walls(msgspec.json.decode(ready)["walls"])
         return self._socket
+
+    async def _judge_walls(self, found: dict[str, str]) -> None:
+        """Say once which walls are missing; in strict mode go no further. Raises FenceMissing."""
+        missing = {name: why for name, why in found.items() if why}
+        if missing and self._fence_mode == "strict":
+            await self.stop()
+            raise FenceMissing(", ".join(f"{name}: {why}" for name, why in missing.items()))
+        if not self._has_told:
+            self._has_told = True
+            tell_missing(self._fence_mode, missing)
+
+
+def _environment() -> dict[str, str]:
+    """What Python and the loader need of ours, and no more.
+
+    Trap: a child's `/proc/<pid>/environ` shows what the template was started with, whatever it has cleared since.
+    """
+    return {name: value for name, value in os.environ.items() if name.startswith(_KEPT_VARIABLES)}
 
 
 async def _connected(child: Child, pipe: socket.socket) -> Child:

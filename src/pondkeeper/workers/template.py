@@ -1,6 +1,6 @@
 """The warm template: a single-threaded process that has imported everything and forks children on request.
 
-    python -m pondkeeper.workers.template FD KEEPER_PID MODULE…
+    python -m pondkeeper.workers.template FD KEEPER_PID FENCE_MODE MODULE…
 
 Each request on the socket FD is a JSON object with two descriptors (the child's pipe and its control socket); the
 answer is `{"pid": …}`. A child is forked twice, so that its parent becomes the keeper, which is the subreaper: the
@@ -16,12 +16,14 @@ import signal
 import socket
 import sys
 import traceback
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import msgspec
 
-from pondkeeper.workers import fence
+from pondkeeper.workers import fence, seccomp
 from pondkeeper.workers.frames import Pipe
+from pondkeeper.workers.walls import libraries, try_walls
 
 MAX_REQUEST_BYTES = 64 * 1024
 
@@ -34,13 +36,32 @@ def main(arguments: list[str]) -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Why: Ctrl-C is for the keeper, which then stops us in order.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for module in arguments[2:]:
+    for module in arguments[3:]:
         importlib.import_module(module)
+    walls = _Walls.found(is_off=arguments[2] == "off")
     gc.collect()
     gc.freeze()
     _refuse_threads()
-    connection.send(msgspec.json.encode({"ready": os.getpid()}))
-    _serve(connection, keeper)
+    connection.send(msgspec.json.encode({"ready": os.getpid(), "walls": walls.missing}))
+    _serve(connection, keeper, walls)
+
+
+@dataclass(frozen=True)
+class _Walls:
+    """Which walls the children put up, and what of the system they may read through them."""
+
+    missing: dict[str, str]
+    up: list[str]
+    libraries: tuple[str, ...]
+
+    @classmethod
+    def found(cls, *, is_off: bool) -> _Walls:
+        if is_off:
+            return cls({}, [], ())
+        missing = try_walls()
+        if not missing["calls"]:
+            seccomp.prepare()
+        return cls(missing, [name for name, why in missing.items() if not why], libraries())
 
 
 def _refuse_threads() -> None:
@@ -50,19 +71,19 @@ def _refuse_threads() -> None:
         raise SystemExit(f"the template has {threads} threads after its imports and cannot fork safely")
 
 
-def _serve(connection: socket.socket, keeper: int) -> None:
+def _serve(connection: socket.socket, keeper: int, walls: _Walls) -> None:
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, MAX_REQUEST_BYTES, 2)
         if not data:
             return
         request: dict[str, Any] = msgspec.json.decode(data)
-        pid = _fork_adopted(request, descriptors, keeper)
+        pid = _fork_adopted(request, descriptors, keeper, walls)
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(msgspec.json.encode({"pid": pid}))
 
 
-def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int) -> int:
+def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int, walls: _Walls) -> int:
     """Fork the child through an intermediate parent that exits at once; the child's pid."""
     read_end, write_end = os.pipe()
     intermediate = os.fork()
@@ -70,7 +91,7 @@ def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int) 
         middle = os.getpid()
         child = os.fork()
         if child == 0:
-            _become_child(request, descriptors, middle, keeper)
+            _become_child(request, descriptors, middle, keeper, walls)
         os.write(write_end, str(child).encode())
         os._exit(0)
     os.close(write_end)
@@ -80,7 +101,9 @@ def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int) 
     return pid
 
 
-def _become_child(request: dict[str, Any], descriptors: list[int], intermediate: int, keeper: int) -> NoReturn:
+def _become_child(
+    request: dict[str, Any], descriptors: list[int], intermediate: int, keeper: int, walls: _Walls
+) -> NoReturn:
     status = 1
     try:
         pipe_socket, control = _take_over(descriptors)
@@ -89,6 +112,7 @@ def _become_child(request: dict[str, Any], descriptors: list[int], intermediate:
             fence.set_name("pond-" + request["name"])
             fence.put_up(request["limits"], request["oom_score_adj"])
             entry = importlib.import_module(request["entry"])
+            fence.close(msgspec.convert(request["fence"], fence.Fence), walls.libraries, walls.up)
             entry.main(Pipe(pipe_socket), control, request["config"])
             status = 0
     except SystemExit as end:

@@ -16,6 +16,7 @@ import structlog
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 from pondkeeper.writer.lease import KEEPER, KEEPERS_REASON
@@ -70,11 +71,13 @@ class WriterDesk:
         *,
         next_version: int,
         publishing: Publishing,
+        fence: Fence,
         known_state: list[int] | None = None,
     ) -> None:
         self._template = template
         self._config = config
         self._limits = limits
+        self._fence = fence
         self._publishing = publishing
         self._log = _log.bind(database=Path(config["file"]).stem)
         self._child: Child | None = None
@@ -137,7 +140,8 @@ class WriterDesk:
             "next_version": self.next_version,
             "known_state": self.closed_state,
         }
-        return await self._template.spawn(ChildSpec("writer", ENTRY, config, oom_score_adj=OOM_SCORE_ADJ))
+        spec = ChildSpec("writer", ENTRY, config, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence)
+        return await self._template.spawn(spec)
 
     def interrupt(self, number: int) -> None:
         """Ask the writer to stop request `number`; it may be deaf."""
