@@ -99,7 +99,6 @@ class Database:
 
     async def start(self) -> None:
         """Serve the newest snapshot that exists, and publish a new one if the file has changed since."""
-        has_past = self.paths.snapshots.exists()
         newest = await asyncio.to_thread(self._prepare)
         if newest is not None:
             self._serve(newest)
