@@ -21,6 +21,7 @@ MODULES: Final = {
         "serve",
         "query",
         "execute",
+        "ingest",
         "run",
         "status",
         "queries",

@@ -75,3 +75,25 @@ class Outcome:
     def from_wire(cls, wire: dict[str, Any]) -> Outcome:
         """The outcome that the JSON body of an execute holds."""
         return cls(outcome=wire["outcome"], version=wire["version"], rows_changed=wire["rows_changed"])
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of an ingest: committed with a `version`, or accepted with a `ticket` by which to ask later.
+
+    `rows` were taken; `rejected` were not, and `Client.rejects(rejects)` has them. Times are the keeper's own.
+    """
+
+    outcome: str
+    version: int | None = None
+    rows: int | None = None
+    rejected: int = 0
+    rejects: str | None = None
+    ticket: str | None = None
+    staging_ms: float | None = None
+    hold_ms: float | None = None
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Ingested:
+        """The outcome that the JSON body of an ingest holds."""
+        return cls(**{name: wire[name] for name in cls.__dataclass_fields__ if name in wire})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from pondkeeper.client.answer import Answer, Outcome
+from pondkeeper.client.answer import Answer, Ingested, Outcome
+from pondkeeper.client.bodies import body_of
 from pondkeeper.client.formats import content_type
 from pondkeeper.client.keys import WriteKeys
 from pondkeeper.client.stream import AnswerStream
@@ -154,6 +155,61 @@ class Client:
             body["priority"] = priority
         return Outcome.from_wire(self._transport.write(self._path(database, "execute"), body, idempotency_key))
 
+    def ingest(
+        self,
+        table: str,
+        data: Any,
+        *,
+        format: str | None = None,  # noqa: A002  the word of the API
+        mode: str = "append",
+        keys: Sequence[str] = (),
+        create: bool = False,
+        evolve: bool = False,
+        on_error: str = "abort",
+        wait: str = "commit",
+        database: str | None = None,
+        timeout_s: float | None = None,
+        priority: str | None = None,
+        idempotency_key: str | None = None,
+        delimiter: str | None = None,
+        header: bool | None = None,
+        on_sent: Callable[[int], None] | None = None,
+    ) -> Ingested:
+        """Load rows into a table (`table` or `schema.table`): a path, bytes, a file, an Arrow table or reader, or dicts.
+
+        The format is told by a path's suffix, or named: ndjson, json, csv, tsv, arrow, parquet. It is streamed; `on_sent`
+        hears of each piece. Lost on the way it is sent again, and applied once, if the data can be read a second time.
+        """
+        body = body_of(data, format)
+        if on_sent is not None:
+            body = body.counted(on_sent)
+        if idempotency_key is None and self._transport.repeats and body.is_repeatable:
+            idempotency_key = self._keys.new()
+        options = {
+            "mode": mode,
+            "key": ",".join(map(_key_name, keys)) or None,
+            "create": "true" if create else None,
+            "evolve": "true" if evolve else None,
+            "on_error": on_error,
+            "wait": wait,
+            "timeout_s": timeout_s,
+            "priority": priority,
+            "delimiter": delimiter,
+            "header": None if header is None else str(header).lower(),
+        }
+        query = urlencode({name: value for name, value in options.items() if value is not None})
+        path = self._path(database, f"tables/{quote(table, safe='')}/rows?{query}")
+        return Ingested.from_wire(self._transport.write(path, body, idempotency_key))
+
+    def rejects(self, name: str, database: str | None = None) -> Iterator[dict[str, Any]]:
+        """The rows that an ingest did not take: where each stood, what is wrong with it, and the row itself."""
+        path = self._path(database, f"rejects/{quote(name, safe='')}")
+        with AnswerStream(self._transport.open("GET", path, accept="application/x-ndjson")) as answer:
+            rest = b""
+            for piece in answer:
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(decoded, lines)
+
     # Looking and steering
 
     def status(self, database: str | None = None) -> dict[str, Any]:
@@ -245,6 +301,11 @@ class Client:
     def _path(self, database: str | None, noun: str) -> str:
         name = database or self._database
         return f"/v1/{noun}" if name is None else f"/v1/databases/{quote(name, safe='')}/{noun}"
+
+
+def _key_name(name: str) -> str:
+    """A column as the list of keys in a URL names it."""
+    return '"' + name.replace('"', '""') + '"' if any(each in name for each in ',"') or name != name.strip() else name
 
 
 def _query_body(

@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from pondkeeper import __version__
+from pondkeeper.client.bodies import Body
 from pondkeeper.errors import (
     AnswerIncomplete,
     IdempotencyConflict,
@@ -168,8 +169,11 @@ class Transport:
     def write(self, path: str, body: Any, idempotency_key: str | None) -> Any:
         """The outcome of a write; one with a key is repeated as long as nobody knows what became of it."""
         if idempotency_key is None:
-            return self.call("POST", path, body=body, writes=True)
+            once = Patience(0, retries=0) if isinstance(body, Body) and not body.is_repeatable else None
+            return self.call("POST", path, body=body, writes=True, patience=once)
         patience, headers = self.patience(), {"Idempotency-Key": idempotency_key}
+        if isinstance(body, Body) and not body.is_repeatable:
+            patience = Patience(0, retries=0)
         unknown: PondkeeperError | None = None
         while True:
             try:
@@ -225,8 +229,14 @@ class Transport:
                 raise error
 
     def _send(self, method: str, path: str, body: Any, headers: Headers, writes: bool) -> httpx.Response:
-        content = None if body is None else msgspec.json.encode(body)
-        if content is not None:
+        content: bytes | Iterator[bytes] | None = None
+        if isinstance(body, Body):
+            content = body.pieces()
+            headers = headers | {"Content-Type": body.content_type}
+            if body.size_bytes is not None:
+                headers |= {"Content-Length": str(body.size_bytes)}
+        elif body is not None:
+            content = msgspec.json.encode(body)
             headers = headers | {"Content-Type": "application/json"}
         request = self._http.build_request(method, path, content=content, headers=headers)
         try:

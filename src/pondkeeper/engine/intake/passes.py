@@ -58,11 +58,6 @@ class Pass:
         # Why so: see engine/render/arrow.py; this is the way that keeps no result on either line.
         return self._cursor.sql(query).to_arrow_reader(batch_rows)
 
-    def exhaust(self) -> None:
-        """Read all rows and want none of them."""
-        for _ in self._reader:
-            continue
-
     def faults(self) -> _Faults:
         return _Faults(self)
 

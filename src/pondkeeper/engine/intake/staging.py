@@ -41,6 +41,7 @@ class Job:
     folder: str
     rejects: str | None
     limit_bytes: int
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,15 @@ def _as_it_came(cursor: duckdb.DuckDBPyConnection, source: ColumnarSource, job: 
     with attempt as view:
         read = cells(source, found.columns, view.types)
         changed = [cell.value for column, cell in zip(found.columns, read, strict=True) if cell.value != column.reference]
-        try:
-            if changed:
-                counts = ", ".join(f"count({value})" for value in changed)
+        if changed:
+            counts = ", ".join(f"count({value})" for value in changed)
+            try:
                 attempt.execute(f"SELECT count(*), {counts} FROM {view.name}").fetchall()
-            else:
-                attempt.exhaust()
-        except _BAD_VALUES as error:
-            _raise_if_grave(error)
-            return None
+            except _BAD_VALUES as error:
+                _raise_if_grave(error)
+                return None
+    if not changed:
+        source.verify(names, job.threads)
     if any(source.nulls[column.name] for column in found.columns if not column.target.is_nullable):
         return None
     if found.keys and _has_twins(cursor, source, found, read):

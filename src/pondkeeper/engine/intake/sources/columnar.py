@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +14,8 @@ import pyarrow.parquet as pq
 from pondkeeper.engine.intake.sources.rows import PLACE, OnBad, check_names
 from pondkeeper.errors import BodyInvalid, OutOfMemory
 
-BATCH_ROWS: Final = 131_072
+BATCH_ROWS: Final = 122_880  # a row group of DuckDB: measured as the cheapest size to insert
+_NARROW_BYTES: Final = 4
 _ARROW_FILE: Final = b"ARROW1"
 _NAMED: Final = {"arrow": "Arrow stream", "parquet": "Parquet file"}
 
@@ -55,6 +57,50 @@ class ColumnarSource:
         schema = pa.schema([pa.field(PLACE, pa.int64()), *self._fields(names)])
         return pa.RecordBatchReader.from_batches(schema, self._placed(schema, names))
 
+    def verify(self, names: Sequence[str], threads: int) -> None:
+        """Look at every byte of these columns and count rows and NULLs, on so many threads. Raises BodyInvalid."""
+        with self._faults():
+            groups = self._groups()
+            if groups < 2:
+                for _ in self.columns(names):
+                    continue
+                return
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(lambda group: self._verified(names, group), range(groups)))
+        self.rows = sum(rows for rows, _ in found)
+        self.nulls = {name: sum(nulls[name] for _, nulls in found) for name in names}
+
+    def _groups(self) -> int:
+        """How many parts can be read beside each other."""
+        if self._format != "parquet":
+            return 1
+        with pq.ParquetFile(self._path) as file:
+            return int(file.num_row_groups)
+
+    def _verified(self, names: Sequence[str], group: int) -> tuple[int, dict[str, int]]:
+        """The rows of a row group, and the NULLs of its columns."""
+        rows, nulls = 0, dict.fromkeys(names, 0)
+        with pq.ParquetFile(self._path, read_dictionary=self._narrow_texts(group)) as file:
+            for batch in file.iter_batches(BATCH_ROWS, [group], columns=list(names), use_threads=False):
+                batch.validate(full=True)
+                rows += batch.num_rows
+                for name in names:
+                    nulls[name] += batch.column(name).null_count
+        return rows, nulls
+
+    def _narrow_texts(self, group: int) -> list[str]:
+        """Columns of a few different texts. Why: left as numbers of these, they are looked at in half of the time."""
+        with pq.ParquetFile(self._path) as file:
+            found = file.metadata.row_group(group)
+            chunks = [found.column(place) for place in range(found.num_columns)]
+        return [
+            chunk.path_in_schema
+            for chunk in chunks
+            if chunk.physical_type == "BYTE_ARRAY"
+            and chunk.has_dictionary_page
+            and chunk.total_uncompressed_size < _NARROW_BYTES * chunk.num_values
+        ]
+
     def columns(self, names: Sequence[str]) -> pa.RecordBatchReader:
         """A pass over these columns alone, without places."""
         schema = pa.schema(self._fields(names))
@@ -85,7 +131,7 @@ class ColumnarSource:
     def _raw(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         if self._format == "parquet":
             with pq.ParquetFile(self._path, memory_map=False) as file:
-                yield from file.iter_batches(BATCH_ROWS, columns=[_as_path(name) for name in names] if names else None)
+                yield from file.iter_batches(BATCH_ROWS, columns=names or None)
             return
         with self._opened() as reader:
             yield from reader
@@ -122,10 +168,6 @@ class ColumnarSource:
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             what = _NAMED[self._format]
             raise BodyInvalid(f"The body is no {what}, or breaks off: {_first_line(error)}", private=str(error)) from error
-
-
-def _as_path(name: str) -> str:
-    return name
 
 
 def _first_line(error: Exception) -> str:
