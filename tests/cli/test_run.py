@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.files.locks import is_flocked
-from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.paths import DatabasePaths, Home
 from tests.support.keeper import command_line, pondkeeper, program_environment, wait_until
+from tests.support.processes import is_alive
+from tests.support.programs import Program
 
 HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -92,7 +94,7 @@ def test_two_programs_take_turns_and_say_who_is_waited_for(database: DatabasePat
     assert str(first.pid) in said
     assert "nightly load" in said
     assert (out, second.returncode) == ("mine\n", 0)
-    assert "waiting" not in rest
+    assert "ended with 0" in rest
 
 
 @pytest.mark.parametrize("options", [("--no-wait",), ("--wait", "100ms")])
@@ -248,3 +250,117 @@ def test_a_program_sees_a_broken_pipe_as_usual(database: DatabasePaths) -> None:
 
     assert (done.returncode, done.stdout) == (0, "y\n")
     assert time.monotonic() - began < 20
+
+
+DEAF = "trap '' TERM; (setsid sh -c \"trap '' TERM; sleep 31\") & echo $!; sleep 31; sleep 32"
+
+
+def test_a_program_that_holds_the_database_for_too_long_is_ended(database: DatabasePaths) -> None:
+    """SIGTERM after --max-hold, and its own exit code; the lease is free, and those who waited were told the limit."""
+    with Program(database.file, "--max-hold", "1.5s").there() as program:
+        told = json.loads(database.lease_json.read_text())
+        code, said = program.end()
+
+    assert code == 124
+    assert "has had the database for 1.5 s" in said
+    assert "is killed" not in said
+    assert told["max_hold_s"] == 1.5
+    assert not is_flocked(database.lease_lock)
+
+
+@pytest.mark.fault
+def test_a_program_that_is_deaf_is_killed_with_its_children(database: DatabasePaths) -> None:
+    """SIGKILL after --kill-after, also for a child that has left the session and hears nothing."""
+    with Program(database.file, "--max-hold", "500ms", "--kill-after", "500ms", command=("sh", "-c", DEAF)) as program:
+        child = int(program.heard())
+        code, said = program.end()
+
+    assert code == 124
+    assert "is killed" in said
+    wait_until(lambda: not is_alive(child), what="the end of its child")
+    assert not is_flocked(database.lease_lock)
+
+
+def test_the_longest_hold_is_a_setting_of_the_home(database: DatabasePaths) -> None:
+    """`lease.max_hold_s` of the settings file holds for every program, and --max-hold says otherwise for one."""
+    Home(database.home).settings_file.write_text("[lease]\nmax_hold_s = 0.5\n")
+
+    assert run(database, "sleep", "30").returncode == 124
+    assert run(database, "sleep", "0.8", options=("--max-hold", "1m")).returncode == 0
+
+
+LEAVES_WRITER = """
+import os, subprocess, sys
+code = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", code, os.environ["PONDKEEPER_DATABASE"]], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+os._exit(3)
+"""
+
+
+@pytest.mark.fault
+def test_what_a_program_leaves_behind_with_the_file_open_is_ended(database: DatabasePaths) -> None:
+    """The lease is not given on while a child of the program has the database open: it is named and ended first."""
+    with Program(database.file, command=(sys.executable, "-c", LEAVES_WRITER)) as program:
+        left = int(program.heard())
+        assert is_alive(left), "the positive control"
+        code, said = program.end()
+
+    assert code == 3
+    assert f"(pid {left}) with the database open" in said
+    assert not is_alive(left)
+    assert run(database, "true", options=("--no-wait",)).returncode == 0
+
+
+def test_a_daemon_that_does_not_have_the_file_open_lives_on_and_holds_nothing(database: DatabasePaths) -> None:
+    """Agents and the like that a program starts are left alone, and the lease is not theirs, though they inherited it."""
+    with Program(database.file, command=("sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!")) as program:
+        daemon = int(program.heard())
+        assert program.end()[0] == 0
+    lives = is_alive(daemon)
+    next_one = run(database, "true", options=("--no-wait",))
+    os.kill(daemon, signal.SIGKILL)
+
+    assert lives
+    assert next_one.returncode == 0
+
+
+def test_who_waits_is_told_his_place(database: DatabasePaths) -> None:
+    """On stderr: the holder with reason and time, and the place in the line; `queue` shows the same without a keeper."""
+    with Program(database.file, "--reason", "nightly load").there() as first, Program(database.file) as second:
+        second_told = second.told()
+        with Program(database.file, "--reason", "report") as third:
+            third_told = third.told()
+            line = json.loads(pondkeeper("queue", "--home", str(database.home), "--json").stdout)
+            shown = pondkeeper("queue", "--home", str(database.home))
+            first.let_go()
+            second.there().let_go()
+            assert third.there().let_go()[0] == 0
+
+    assert "nightly load" in second_told
+    assert f"pid {first.pid}" in second_told
+    assert "since 20" in second_told
+    assert second_told.endswith("place 1 in line")
+    assert third_told.endswith("place 2 in line")
+    assert [(entry["kind"], entry["pid"], entry["why"]) for entry in line["line"]] == [
+        ("lease", second.pid, ""), ("lease", third.pid, "report")
+    ]  # fmt: skip
+    assert line["holder"]["why"] == "nightly load"
+    assert "2 programs wait" in shown.stderr
+    assert str(third.pid) in shown.stdout
+
+
+@pytest.mark.fault
+def test_a_killed_holder_is_forgotten_at_the_next_look(database: DatabasePaths) -> None:
+    """kill -9 of `run` and its program: nothing says any more that they hold anything."""
+    with Program(database.file, command=("sh", "-c", "echo $$; exec sleep 60")) as program:
+        child = int(program.heard())
+        program.process.kill()
+        os.kill(child, signal.SIGKILL)
+        wait_until(lambda: not is_alive(child), what="its end")
+        assert database.lease_json.exists(), "the positive control"
+        status = json.loads(pondkeeper("status", "--home", str(database.home), "--json").stdout)
+
+    assert status["databases"][0]["lease"] == {"holder": None, "waiting": 0, "programs": []}
+    assert not database.lease_json.exists()

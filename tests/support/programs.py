@@ -24,6 +24,11 @@ class Program:
             env=program_environment(),
         )
 
+    def there(self) -> Program:
+        """Wait until the default COMMAND says that it has the lease."""
+        assert self.heard() == "there", self.end()
+        return self
+
     @property
     def pid(self) -> int:
         """That of `pondkeeper run`."""

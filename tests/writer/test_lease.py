@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.errors import DatabaseBusy
+from pondkeeper.files.durable import make_folder
+from pondkeeper.files.locks import FlockFile
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.writer import tickets
 from pondkeeper.writer.lease import Holder, Lease, current_holder, waiting_count
+from tests.support.keeper import wait_until
 
 HOLD = """
 import sys, time
@@ -67,15 +70,16 @@ def test_lease_excludes_another_program_and_names_it(paths: DatabasePaths) -> No
 
 
 def test_lease_is_free_the_moment_its_holder_is_killed(paths: DatabasePaths) -> None:
-    """kill -9 of the holder frees the lease at once, although its JSON is still there."""
+    """kill -9 of the holder frees the lease at once; the JSON beside it goes with the first look."""
     holder = hold(paths, "victim")
     wait_held(holder)
     assert current_holder(paths) is not None
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
 
-    assert paths.lease_json.exists()
+    assert paths.lease_json.exists(), "the positive control: nobody is left who could have cleared it"
     assert current_holder(paths) is None
+    assert not paths.lease_json.exists(), "whoever looks clears what the dead one left"
     lease = Lease(paths, "heir", "")
     lease.acquire(1.0)
     assert (found := current_holder(paths)) is not None
@@ -152,3 +156,98 @@ def test_waiting_can_be_cancelled(paths: DatabasePaths) -> None:
 
     assert time.monotonic() - began < 10
     assert waiting_count(paths) == 0
+
+
+def test_many_programs_have_their_turns_in_the_order_of_their_tickets(paths: DatabasePaths, tmp_path: Path) -> None:
+    """Twelve processes that ask one after the other: each has its turn before the next, and none is passed over."""
+    first = Lease(paths, "first", "")
+    first.acquire(1.0)
+    log = tmp_path / "turns"
+    programs = []
+    for number in range(12):
+        command = [sys.executable, "-c", TURN, str(paths.file), str(paths.home), str(number), str(log)]
+        programs.append(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}))
+        wait_until(lambda number=number: waiting_count(paths) == number + 1, what="its ticket", timeout_s=30)
+    asked = [int(place.who) for place in tickets.places(paths.tickets)]
+    first.release()
+    assert [program.wait(60) for program in programs] == [0] * 12
+
+    assert asked == list(range(12))
+    assert [int(line) for line in log.read_text().split()] == asked
+
+
+TURN = """
+import sys, time
+from pathlib import Path
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.writer.lease import Lease
+lease = Lease(DatabasePaths(Path(sys.argv[1]), Path(sys.argv[2])), who=sys.argv[3], why="")
+lease.acquire(60)
+with open(sys.argv[4], "a") as log:
+    print(sys.argv[3], file=log)
+time.sleep(0.02)
+lease.release()
+"""
+
+
+def test_a_ticket_that_is_dated_back_is_before_those_that_came_meanwhile(paths: DatabasePaths) -> None:
+    """Who hands on an older wish stands where that wish would: that is how the writer keeps to the order of its writes."""
+    asked_ns = time.monotonic_ns()
+    younger = tickets.Ticket(paths.tickets, "younger", "")
+    older = tickets.Ticket(paths.tickets, "older", "a write", asked_ns=asked_ns)
+
+    assert (older.ahead(), younger.ahead()) == (0, 1)
+    assert tickets.oldest_ns(paths.tickets) == asked_ns
+    assert [place.describe() for place in tickets.places(paths.tickets)] == [
+        f"older (pid {os.getpid()}), for: a write", f"younger (pid {os.getpid()})"
+    ]  # fmt: skip
+    older.drop()
+    younger.drop()
+    assert tickets.oldest_ns(paths.tickets) is None
+
+
+def test_what_died_before_its_ticket_was_whole_leaves_nothing(paths: DatabasePaths) -> None:
+    """A half-made ticket of a killed program is removed; one that is being made stays."""
+    make_folder(paths.tickets)
+    dead = paths.tickets / ".00000000000000000001-dead.new"
+    dead.touch()
+    making = FlockFile(paths.tickets / ".00000000000000000002-making.new")
+    assert making.try_acquire()
+
+    assert tickets.waiting(paths.tickets) == []
+    assert not dead.exists()
+    assert making.path.exists()
+    making.release()
+
+
+def test_who_does_not_want_to_wait_is_not_put_off_by_those_who_only_look(paths: DatabasePaths) -> None:
+    """Asking who has the lease locks it for a moment: nobody is refused because of that."""
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.is_set():
+            current_holder(paths)
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for looker in lookers:
+        looker.start()
+    for _ in range(40):
+        lease = Lease(paths, "in a hurry", "")
+        lease.acquire(0.0)
+        lease.release()
+    is_over.set()
+    for looker in lookers:
+        looker.join()
+
+
+def test_the_lease_can_be_taken_from_those_who_inherited_it(paths: DatabasePaths) -> None:
+    """A daemon that a program left behind keeps nobody waiting when the lease is given back from all."""
+    lease = Lease(paths, "run", "")
+    lease.acquire(1.0)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[lease.fileno()])
+    lease.release(from_all=True)
+    held = current_holder(paths)
+    child.kill()
+    child.wait()
+
+    assert held is None

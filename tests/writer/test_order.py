@@ -154,8 +154,7 @@ def test_waiting_and_holding_are_measured(start_keeper: StartKeeper) -> None:
     """The metrics have depth by priority, and histograms of waiting and holding, of writes and of programs."""
     keeper = start_keeper()
     keeper.client().execute("CREATE TABLE log (n INTEGER)")
-    with Program(keeper.target) as program, Program(keeper.target, command=("true",)) as behind:
-        assert program.heard() == "there"
+    with Program(keeper.target).there() as program, Program(keeper.target, command=("true",)) as behind:
         wait_until(lambda: keeper.client().queue()["programs_waiting"] == 1, what="a program that waits")
         write = insert(keeper, 1)
         time.sleep(0.5)  # how long it holds the lease at least, and how long the write waits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -78,6 +79,8 @@ class Progress:
         say(text)
 
     def _run(self) -> None:
+        # Why: a signal that this thread gets is one that the main thread waits for in vain.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         began = time.monotonic()
         if self._done.wait(QUIET_FOR_S):
             return

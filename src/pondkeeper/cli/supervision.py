@@ -5,6 +5,7 @@ It is ended when it has had its time, and what it leaves behind with the databas
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -19,6 +20,7 @@ PASSED_ON: Final = frozenset(
     {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 )
 WAITED_FOR: Final = PASSED_ON | {signal.SIGCHLD}
+LOOK_EVERY_S: Final = 1.0
 KILL_AGAIN_S: Final = 0.1
 REAP_POLL_S: Final = 0.02
 
@@ -82,19 +84,19 @@ class _Watch:
     def wait(self) -> Ended:
         """Return when the program has ended; where its time was over, when its descendants have ended too."""
         while True:
-            received = self._next_signal()
-            if received is None:
+            received = signal.sigtimedwait(WAITED_FOR, self._patience_s())
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                if _is_from_a_process(received):
+                    os.kill(self._pid, received.si_signo)
+            elif (status := reap(self._pid)) is not None:
+                return self._ended(status)
+            elif self._step_at is not None and time.monotonic() >= self._step_at:
                 self._take_step()
-            elif received.si_signo == signal.SIGCHLD:
-                if (status := reap(self._pid)) is not None:
-                    return self._ended(status)
-            elif _is_from_a_process(received):
-                os.kill(self._pid, received.si_signo)
 
-    def _next_signal(self) -> signal.struct_siginfo | None:
-        if self._step_at is None:
-            return signal.sigwaitinfo(WAITED_FOR)
-        return signal.sigtimedwait(WAITED_FOR, max(0.0, self._step_at - time.monotonic()))
+    def _patience_s(self) -> float:
+        """Trap: a SIGCHLD that another thread of ours gets is lost, so we look now and then without one."""
+        step_at = math.inf if self._step_at is None else self._step_at
+        return min(LOOK_EVERY_S, max(0.0, step_at - time.monotonic()))
 
     def _take_step(self) -> None:
         """SIGTERM, after a while SIGKILL, and that again for those that were born meanwhile."""

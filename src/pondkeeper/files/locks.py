@@ -96,9 +96,10 @@ def is_flocked(path: Path) -> bool:
     Asked by trying a shared lock and not from /proc/locks: that hides a lock whose taker is in another pid namespace,
     or is dead while a child that inherited it lives on.
     """
-    if not path.exists():
+    try:
+        descriptor = _open_locked(path, fcntl.LOCK_SH)
+    except FileNotFoundError:  # Why no look before: between it and the open a ticket is dropped every now and then.
         return False
-    descriptor = _open_locked(path, fcntl.LOCK_SH)
     if descriptor is None:
         return True
     os.close(descriptor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from typing import Protocol
 
 from pondkeeper.engine.faults import translate
@@ -70,11 +71,16 @@ class Applier:
         self._prune_at = 0.0
         self._patience = Patience()
 
-    def apply_next(self, session: Session, batch: Batch) -> None:
-        """Apply the next group of the batch, or find out how to cut it."""
+    def apply_next(self, session: Session, batch: Batch, ticket_ns: int | None = None) -> None:
+        """Apply the next group of the batch, or find out how to cut it.
+
+        `ticket_ns`: since when a program waits; what was asked for later does not go along with what was before.
+        """
         if batch.plan is None:
             batch.plan = groups(batch.members, session.judge)
         group = batch.plan.popleft()
+        if ticket_ns is not None:
+            group = _cut_behind(group, batch.plan, ticket_ns)
         if not session.is_in_place():
             batch.refuse(group, _displaced())
             raise SystemExit(1)
@@ -248,6 +254,17 @@ class _Attempt:
     def _plan(self, *parts: list[Member]) -> None:
         assert self._batch.plan is not None
         self._batch.plan.extendleft(part for part in reversed(parts) if part)
+
+
+def _cut_behind(group: list[Member], plan: deque[list[Member]], ticket_ns: int) -> list[Member]:
+    """The part of the group before that ticket; the rest goes back into the plan."""
+    oldest_ns = min((member.asked_ns for later in plan for member in later), default=ticket_ns + 1)
+    count = len(group)
+    while count > 1 and (oldest_ns := min(oldest_ns, group[count - 1].asked_ns)) > ticket_ns:
+        count -= 1
+    if count < len(group):
+        plan.appendleft(group[count:])
+    return group[:count]
 
 
 def _members(todo: list[Step]) -> list[Member]:

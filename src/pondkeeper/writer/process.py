@@ -107,7 +107,7 @@ class Writer:
         try:
             while not batch.is_over:
                 session = self._ready(batch.time_left_s())
-                self._applier.apply_next(session, batch)
+                self._applier.apply_next(session, batch, tickets.oldest_ns(self._paths.tickets))
                 self._used_at = time.monotonic()
                 if not batch.is_over:
                     self._tick()
