@@ -82,21 +82,22 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> None:
     Nothing may be executed from anywhere. Takes effect for this thread and the threads that it starts.
     """
     offered = version()
-    handled = _handled(offered)
-    attributes = _Ruleset(handled, _TCP if has_tcp(offered) else 0, _SCOPES if offered >= _SCOPES_SINCE else 0)
+    judged = handled(offered)
+    attributes = _Ruleset(judged, _TCP if has_tcp(offered) else 0, _SCOPES if offered >= _SCOPES_SINCE else 0)
     size_bytes = 24 if offered >= _SCOPES_SINCE else 16 if has_tcp(offered) else 8
     ruleset = _call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size_bytes), 0)
     try:
         for path in read:
-            _allow(ruleset, path, READ & handled)
+            _allow(ruleset, path, READ & judged)
         for path in write:
-            _allow(ruleset, path, WRITE & handled)
+            _allow(ruleset, path, WRITE & judged)
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
 
-def _handled(offered: int) -> int:
+def handled(offered: int) -> int:
+    """The rights that this version of Landlock judges."""
     return (_RIGHTS_OF_FIRST - 1) | sum(right for since, right in _SINCE.items() if offered >= since)
 
 

@@ -58,7 +58,7 @@ def filter_calls(*, may_touch: bool) -> None:
     Needs "no new privileges". Takes effect for this thread and the threads that it starts. Raises OSError.
     """
     column, architecture, own_number = _ARCHITECTURES[platform.machine()]
-    code = _code(column, architecture, may_touch).replace(_OWN_PID, struct.pack("=I", os.getpid()))
+    code = assembled(column, architecture, may_touch=may_touch).replace(_OWN_PID, struct.pack("=I", os.getpid()))
     program = _Program(len(code) // 8, code)
     if _libc.syscall(own_number, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program)) != 0:
         error = ctypes.get_errno()
@@ -69,11 +69,11 @@ def prepare() -> None:
     """Assemble the filters now, so that forked processes need not."""
     column, architecture, _ = _ARCHITECTURES[platform.machine()]
     for may_touch in (False, True):
-        _code(column, architecture, may_touch)
+        assembled(column, architecture, may_touch=may_touch)
 
 
 @cache
-def _code(column: int, architecture: int, may_touch: bool) -> bytes:
+def assembled(column: int, architecture: int, *, may_touch: bool) -> bytes:
     """The program, with `_OWN_PID` in the places of the process's number."""
     return b"".join(_program(column, architecture, may_touch=may_touch))
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,24 @@ from pondkeeper.workers import fence, landlock, seccomp
 
 _log = structlog.get_logger(__name__)
 
+
+@dataclass(frozen=True)
+class Wall:
+    """A wall that the kernel puts up: what it keeps a child from, and what a machine without it needs."""
+
+    what: str
+    remedy: str
+
+
 WALLS: Final = {
-    "files": "no file outside its folders can be opened (Landlock)",
-    "calls": "no socket, no process, no mount: seccomp",
+    "files": Wall(
+        "a child opens no file outside its folders, and runs no program (Landlock)",
+        "Linux 5.13 or later with `landlock` in the kernel's `lsm=` list (/sys/kernel/security/lsm shows it).",
+    ),
+    "calls": Wall(
+        "a child makes no socket, no process, no mount (seccomp)",
+        "Linux with CONFIG_SECCOMP_FILTER on x86-64 or 64-bit ARM, and a container that lets processes filter themselves.",
+    ),
 }
 _SYSTEM: Final = (
     *("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/local/lib", "/etc/ld.so.cache"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import resource
@@ -18,12 +17,11 @@ from pondkeeper import __version__
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
 from pondkeeper.cli.quantities import show_bytes
 from pondkeeper.settings import Settings, resolve, this_machine
+from pondkeeper.workers.walls import WALLS, try_walls
 
 TESTED: Final = ("1.5", "2.0")
 LEAST_OPEN_FILES: Final = 1024
 RELEASED: Final = 1_763_000_000  # November 2025: a clock that is before it is wrong
-LANDLOCK_CREATE_RULESET: Final = 444
-LANDLOCK_VERSION_FLAG: Final = 1
 
 
 def examine(settings: Settings, place: Path | None) -> Iterator[Finding]:
@@ -31,6 +29,7 @@ def examine(settings: Settings, place: Path | None) -> Iterator[Finding]:
     yield from _versions()
     yield from _limits(settings)
     yield from _kernel(place)
+    yield from _fence(settings.fence.mode)
     yield _clock()
 
 
@@ -78,7 +77,6 @@ def _kernel(place: Path | None) -> Iterator[Finding]:
     yield _feature(
         "file leases", place is None or _works(lambda: _try_lease(place)), "old snapshots are then found by their locks"
     )
-    yield _feature("Landlock", landlock_version() > 0, "readers are then fenced in by DuckDB's own locks alone")
 
 
 def _feature(name: str, works: bool, otherwise: str) -> Finding:
@@ -106,10 +104,20 @@ def _try_lease(place: Path) -> None:
         fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
-def landlock_version() -> int:
-    """The version of Landlock that the kernel offers; 0 or less when it offers none."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return int(libc.syscall(LANDLOCK_CREATE_RULESET, None, 0, LANDLOCK_VERSION_FLAG))
+def _fence(mode: str) -> Iterator[Finding]:
+    """Each wall around the children that run SQL: whether it stands, tried now."""
+    if mode == "off":
+        remedy = "Remove fence.mode from the settings file, or set PONDKEEPER_FENCE_MODE=auto."
+        yield warning("fence", "it is off by setting: only DuckDB's own locks are around SQL", remedy)
+        return
+    level = problem if mode == "strict" else warning
+    for name, why in try_walls().items():
+        wall = WALLS[name]
+        if why:
+            yield level("fence", f"off: {wall.what}; {why}", wall.remedy)
+        else:
+            yield ok("fence", f"on: {wall.what}")
+    yield ok("fence", "on: no new privileges, limits of memory, an empty environment, first in line when memory runs out")
 
 
 def _clock() -> Finding:
