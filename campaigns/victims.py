@@ -1,0 +1,109 @@
+"""Who is killed in a round, at which moments, and how that one is brought back: one class per kind of victim.
+
+A new kind is a class with `name`, `moments` and `strike`, and a line in VICTIMS; the plan draws from that table.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Protocol
+
+from campaigns.scene import Scene
+from campaigns.striker import Striker, writer_of
+from tests.support.keeper import wait_until
+
+HOLDER_WRITES = 200
+
+
+class Victim(Protocol):
+    """A process that a round kills."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def moments(self) -> tuple[str, ...]: ...
+
+    @property
+    def weight(self) -> int: ...
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        """Kill it at that moment, and bring back what does not come back by itself: what the striker said."""
+
+
+def _places(scene: Scene) -> dict[str, str]:
+    paths = scene.keeper.database
+    return {
+        "file": str(paths.file),
+        "snapshots": str(paths.snapshots),
+        "lease": str(paths.lease_json),
+        "tickets": str(paths.tickets),
+    }
+
+
+class Writer:
+    """The process that has the file open. Its successor comes by itself, and recovers."""
+
+    name = "writer"
+    moments = ("random", "commit", "checkpoint", "folded", "copy", "successor")
+    weight = 70
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        keeper = scene.keeper.pid
+        if moment == "successor":
+            return striker.strike(moment, keeper, delay_s, **_places(scene))
+        pid = wait_until(lambda: writer_of(keeper), what="a writer")
+        return striker.strike(moment, pid, delay_s, **_places(scene))
+
+
+class Keeper:
+    """The keeper itself: all its children die with it, and somebody starts it again, as a service manager does."""
+
+    name = "keeper"
+    moments = ("random", "commit", "checkpoint", "folded", "copy")
+    weight = 8
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        said = striker.strike(moment, scene.keeper.pid, delay_s, **_places(scene))
+        scene.keeper.process.wait()
+        scene.keeper.launch()
+        return said
+
+
+class Holder:
+    """A program that has the lease, or waits for it, and writes the file itself. The kernel frees what it held."""
+
+    name = "holder"
+    moments = ("random", "ticket", "lease", "commit", "checkpoint")
+    weight = 18
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        assert scene.holders is not None
+        before = len(scene.holders.told.committed)
+        pid = scene.holders.begin(HOLDER_WRITES)
+        if moment not in ("ticket", "lease"):
+            scene.holders.wait_leased()
+        said = striker.strike(moment, pid, delay_s, **_places(scene))
+        scene.holders.finish()
+        return {**said, "held_commits": len(scene.holders.told.committed) - before}
+
+
+class Copier:
+    """The process that makes snapshots. Commits go on without it; its successor removes what it left half-made."""
+
+    name = "copier"
+    moments = ("random", "copy", "folded")
+    weight = 4
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        pid = wait_until(lambda: scene.keeper.children("copier"), what="a copier")[0]
+        return striker.strike(moment, pid, delay_s, **_places(scene))
+
+
+VICTIMS: dict[str, Victim] = {victim.name: victim for victim in (Writer(), Keeper(), Holder(), Copier())}
+
+
+def draw(chance: random.Random) -> tuple[str, str]:
+    """A victim and a moment, by weight."""
+    name = chance.choices(list(VICTIMS), [victim.weight for victim in VICTIMS.values()])[0]
+    return name, chance.choice(VICTIMS[name].moments)
