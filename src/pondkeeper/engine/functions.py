@@ -9,9 +9,10 @@ SQL to the next; and `query()` runs any of them from a text that nobody has seen
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
-from pondkeeper.engine.tokens import QUOTES, tokens, with_plain_spaces
+from pondkeeper.engine.tokens import QUOTES, Tokens, tokens, with_plain_spaces
 from pondkeeper.errors import StatementNotAllowed
 
 _FILES: Final = (
@@ -27,15 +28,28 @@ _NAME: Final = re.compile(rf"{_FILES}|{_TEXTS}|{_ENGINE}", re.IGNORECASE)
 # For a text that cannot be cut into tokens: it refuses more, names inside strings too.
 _BETWEEN: Final = r'["`]?(?:\s|--[^\n\r]*[\n\r]|/\*.*?\*/)*\('
 _ANY_CALL: Final = re.compile(rf"(?<![\w$])({_FILES}|{_TEXTS}|{_ENGINE})(?![\w$]){_BETWEEN}", re.IGNORECASE | re.DOTALL)
+# What shows where files of the server lie, as a function or as the view of the same name.
+SHOWS_PATHS: Final = frozenset(
+    {
+        *("duckdb_databases", "pragma_database_list", "database_list", "duckdb_settings", "pg_settings"),
+        *("duckdb_temporary_files", "duckdb_external_file_cache", "duckdb_external_resources", "duckdb_extensions"),
+        *("duckdb_secrets", "duckdb_logs", "duckdb_logs_parsed", "duckdb_log_contexts"),
+    }
+)
+_SETTING: Final = "current_setting"
+# Why so narrow: a name that is put together, escaped or read from a table is not seen here.
+_PLAIN_SETTING: Final = re.compile(r"\bcurrent_setting\s*\(\s*'(\w+)'\s*\)")
+_TELLING_SETTING: Final = re.compile(r"path|director|file|output|repositor|secret|proxy|user|pass|log", re.IGNORECASE)
 # Why: each name above holds one of these, and to search a megabyte of VALUES for them costs milliseconds.
 _MARKS: Final = (
     *("read_", "parquet_", "sniff_csv", "glob", "query", "json_execute", "checkpoint", "_logging", "_profiling"),
-    *("duckdb_logs", "write_log", "which_secret", "_scan", "python_", "_external_resource"),
+    *("duckdb_logs", "write_log", "which_secret", "_scan", "python_", "_external_resource", _SETTING),
+    *SHOWS_PATHS,
 )
 
 
 def refuse_forbidden(sql: str) -> None:
-    """Raise StatementNotAllowed when the text calls a function that reaches past the database."""
+    """Raise StatementNotAllowed when the text calls a function that reaches past the database, or shows where it lies."""
     lowered = sql.lower()
     if not any(mark in lowered for mark in _MARKS):
         return
@@ -46,11 +60,27 @@ def refuse_forbidden(sql: str) -> None:
             f"The function {_plain(name)}() is not open to statements from outside.",
             remedy="Query the tables of this database; files are loaded by a program under `pondkeeper run`.",
         )
+    for name in _telling(lowered, found):
+        raise StatementNotAllowed(
+            f"{name} shows where the server keeps its files, and is not open to statements from outside.",
+            remedy="GET /v1/databases lists the databases; information_schema has their schemas, tables and columns.",
+        )
 
 
 def is_forbidden(name: str) -> bool:
     """Whether guests may not call the function of this name."""
     return _NAME.fullmatch(_plain(name)) is not None
+
+
+def _telling(lowered: str, found: Tokens | None) -> Iterator[str]:
+    """What of the text would show paths."""
+    if found is None:
+        yield from (name for name in SHOWS_PATHS if name in lowered)
+    else:
+        yield from SHOWS_PATHS.intersection(map(_plain, found.words))
+    asked = _PLAIN_SETTING.findall(lowered)
+    if len(asked) < lowered.count(_SETTING) or any(map(_TELLING_SETTING.search, asked)):
+        yield f"{_SETTING}() of this setting"
 
 
 def _plain(name: str) -> str:
