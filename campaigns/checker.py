@@ -75,12 +75,12 @@ def _check_order(sent: dict[tuple[int, int], Operation], log: list[tuple[int, in
 def _check_sessions(operations: Iterable[Operation]) -> Iterator[str]:
     seen: dict[int, int] = {}
     for read in sorted((each for each in operations if each.is_read), key=lambda each: each.begin):
-        version = read.version or 0
+        version, before = read.version or 0, seen.get(read.client, 0)
         if read.at_least is not None and version < read.at_least:
             yield f"at_least not honoured: client {read.client} asked for {read.at_least} and got {version}"
-        if version < seen.get(read.client, 0):
-            yield f"reads went back: client {read.client} saw {seen[read.client]} and then {version}"
-        seen[read.client] = max(version, seen.get(read.client, 0))
+        if version < before:
+            yield f"reads went back: client {read.client} saw {before} and then {version}"
+        seen[read.client] = max(version, before)
 
 
 def _check_tails(history: History) -> Iterator[str]:

@@ -51,7 +51,7 @@ def re_ordered(history: History) -> History | None:
 def re_ordered_across_clients(history: History) -> History | None:
     """The last row of all stands first, though it was sent long after others were answered."""
     log = history.final.log
-    if len(log) < 100:
+    if len(log) < 40:
         return None
     mover = next((row for row in reversed(log) if row[0] != log[0][0]), None)
     if mover is None:
