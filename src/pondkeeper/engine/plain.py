@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from pathlib import Path
 
 import duckdb
@@ -18,7 +19,7 @@ def open_plain_snapshot(path: str, temp_directory: str) -> Connection:
     """Open a snapshot read-only. Raises PondkeeperError."""
     try:
         # Trap: readers of one file share `<file>.tmp` by default, and on 1.5 spilling at the same time crashes them.
-        return duckdb.connect(path, read_only=True, config={"temp_directory": temp_directory})
+        return _quiet(duckdb.connect(path, read_only=True, config={"temp_directory": temp_directory}))
     except duckdb.Error as error:
         raise translate(error) from error
 
@@ -31,9 +32,16 @@ def open_plain_database(path: str) -> Connection:
         if left_behind:
             # Trap: 1.5 loses entries of secondary indexes when rows replayed from a WAL meet a second WAL.
             connection.execute("CHECKPOINT")
-        return connection
+        return _quiet(connection)
     except duckdb.Error as error:
         raise translate(error) from error
+
+
+def _quiet(connection: Connection) -> Connection:
+    """Trap: after two seconds DuckDB draws a progress bar on stdout, even into a pipe, in the midst of what is data."""
+    if not sys.stdout.isatty() and "IPython" not in sys.modules:
+        connection.execute("SET enable_progress_bar = false")
+    return connection
 
 
 def close_plain_database(connection: Connection) -> bool:

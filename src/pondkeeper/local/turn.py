@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pondkeeper.errors import DatabaseBusy
 from pondkeeper.files.locks import LockHolder, holders_of
@@ -25,6 +26,7 @@ def take_turn(lease: Lease, paths: DatabasePaths, wait_s: float, tell: Tell = la
     deadline = time.monotonic() + wait_s
     lease.acquire(wait_s, on_wait=_Teller(tell).tell)
     try:
+        refuse_if_open_here(paths)
         _wait_for_strangers(paths, deadline, wait_s, tell)
     except BaseException:  # Why: also when interrupted, nobody may wait for a lease that is not used.
         lease.release()
@@ -56,9 +58,6 @@ def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float, te
     told: LockHolder | None = None
     while strangers := strangers_of(paths):
         holder = strangers[0]
-        if holder.pid == os.getpid():
-            # Trap: waiting would be for ever, and a second connect would share the first one's instance.
-            raise DatabaseBusy("This process has the database open already.", remedy="Close that connection first.")
         if time.monotonic() >= deadline:
             raise DatabaseBusy(
                 f"{holder.program} (pid {holder.pid}) has the database open without having asked for the lease, "
@@ -70,6 +69,35 @@ def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float, te
             told = holder
             tell(f"waiting for {holder.program} (pid {holder.pid}), which has the database open without having asked")
         time.sleep(POLL_S)
+
+
+def refuse_if_open_here(paths: DatabasePaths) -> None:
+    """Raise DatabaseBusy when this process itself has the database open.
+
+    Trap: a second connect shares DuckDB's instance. In a forked child that is the parent's, as it was at the fork and
+    without its lock: what the parent has committed since would be overwritten.
+    """
+    if is_open_here(paths.file):
+        raise DatabaseBusy(
+            "This process has the database open already, or was forked from one that had.",
+            remedy="Close that connection first; start processes by spawn, not by fork, while one is open.",
+        )
+
+
+def is_open_here(file: Path) -> bool:
+    """Whether this process has a descriptor of the file, its own or inherited. Opens nothing (the lock trap)."""
+    try:
+        wanted = file.stat()
+    except FileNotFoundError:
+        return False
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found = os.stat(f"/proc/self/fd/{number}")
+        except OSError:  # it was the descriptor of this very listing, or another thread has closed it
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
+    return False
 
 
 def strangers_of(paths: DatabasePaths) -> list[LockHolder]:

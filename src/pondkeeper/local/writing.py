@@ -15,7 +15,7 @@ from pondkeeper.files.locks import program_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.local.known import database_of
 from pondkeeper.local.publishing import publish
-from pondkeeper.local.turn import Tell, strangers_of, take_turn
+from pondkeeper.local.turn import Tell, is_open_here, refuse_if_open_here, take_turn
 from pondkeeper.writer.lease import Lease
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ class WriteTurn:
 
     def _refuse_to_wait_for_myself(self) -> None:
         turn = _turns.get(self._paths.file)
-        if turn is not None and turn[0] == threading.get_ident():
+        if turn is None:
+            refuse_if_open_here(self._paths)  # Why before the wait: nothing of it would end by waiting.
+        elif turn[0] == threading.get_ident():
             raise DatabaseBusy(
                 f"This thread has database {self._paths.name!r} in `write` already.",
                 remedy="Use the connection of the outer `with`; another thread or process would wait for its turn.",
@@ -125,12 +127,9 @@ class WriteTurn:
         assert self._connection is not None
         was_open = close_plain_database(self._connection)
         self._connection = None
-        if self._is_open_here():
+        if is_open_here(self._paths.file):
             collect_results()
-        return was_open, self._is_open_here()
-
-    def _is_open_here(self) -> bool:
-        return any(holder.pid == os.getpid() for holder in strangers_of(self._paths))
+        return was_open, is_open_here(self._paths.file)
 
     def _publish(self) -> None:
         try:
