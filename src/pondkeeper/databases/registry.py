@@ -12,6 +12,8 @@ import msgspec
 
 from pondkeeper.databases.database import Database
 from pondkeeper.databases.fencing import folders, of_copier, of_readers, of_stagers
+from pondkeeper.databases.judging import ENTRY as JUDGE
+from pondkeeper.databases.judging import judge_engine
 from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
@@ -57,7 +59,7 @@ class Registry:
         self.running = RunningQueries()
         self._settings = settings
         paths = [home.database(file) for file in files]
-        self._template = Template([PRELOADING, READER, WRITER, COPIER, STAGER], settings.fence.mode)
+        self._template = Template([PRELOADING, READER, JUDGE, WRITER, COPIER, STAGER], settings.fence.mode)
         self.pool = Pool(self._template, _pool_limits(settings), home.temp, of_readers(paths))
         self._copier = CopierDesk(self._template, of_copier)
         self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp, of_stagers(paths))
@@ -72,10 +74,11 @@ class Registry:
     # Life
 
     async def start(self) -> None:
-        """Claim every database, fork the readers, begin to serve. Raises KeeperRunning or DatabaseReadOnly."""
+        """Claim every database, fork the readers, begin to serve. Raises KeeperRunning, DatabaseReadOnly, FenceMissing or EngineUnjudged."""
         await asyncio.to_thread(self._claim)
         try:
-            await asyncio.gather(self.pool.start(), *(database.start() for database in self.all()))
+            judging = judge_engine(self._template, self._settings.fence.mode)
+            await asyncio.gather(judging, self.pool.start(), *(database.start() for database in self.all()))
         except BaseException:  # Why: a start that failed must leave no children and no claims behind.
             await self.stop(0.0)
             raise
