@@ -10,7 +10,7 @@ from typing import Any, Final
 import duckdb
 
 from pondkeeper.engine.faults import translate
-from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows
+from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows, row_insert
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Record, remember
 from pondkeeper.engine.intake.loading import Load, load
@@ -75,6 +75,8 @@ class Transaction:
         statement = self._judge(sql)
         if self.was_interrupted:
             raise QueryCancelled
+        if row_insert(sql) is None:
+            self._lock_on_file.doubt()
         self._cursor.execute(statement.sql, bind(statement.parameter_names, parameters))
         return self._rows_changed()
 
@@ -88,6 +90,7 @@ class Transaction:
         """Load staged rows; how many. Raises what the engine raises, or PondkeeperError."""
         if self.was_interrupted:
             raise QueryCancelled
+        self._lock_on_file.doubt()
         return load(self._cursor, wanted)
 
     def remember(self, records: Sequence[Record]) -> None:
