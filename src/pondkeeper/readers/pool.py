@@ -26,6 +26,7 @@ from pondkeeper.workers.fence import Fence
 ENTRY = "pondkeeper.readers.process"
 WATCH_INTERVAL_S = 0.1
 CATCH_UP_INTERVAL_S = 0.25
+UNUSED_AHEAD = 8
 OOM_SCORE_ADJ = 600
 RETRY_AFTER_S = 1
 BIRTH_TIMEOUT_S = 30.0
@@ -83,6 +84,7 @@ class Pool:
         self._newest: dict[str, Snapshot] = {}
         self._tasks = SideTasks()
         self._published = asyncio.Event()
+        self._unused_ahead = 0
         self._brake = Brake()
         self._stopping = False
         self.kills = 0
@@ -125,6 +127,7 @@ class Pool:
 
         Raises ReadersBusy or QueueFull when no reader is free in time, and whatever the query itself raises.
         """
+        self._unused_ahead = 0
         while True:
             reader = await self._acquire(question, snapshot)
             snapshot = self._newest.get(snapshot.database, snapshot)
@@ -148,9 +151,16 @@ class Pool:
         """A new version is there: queries get it from now on, one idle reader opens it ahead of them, the others let go
         of the versions before it."""
         self._newest[snapshot.database] = snapshot
-        for reader in list(filter(self._is_stale, self._idle))[:-1]:
+        self._unused_ahead += 1
+        stale = list(filter(self._is_stale, self._idle))
+        for reader in stale[:-1] if self._is_asked else stale:
             reader.let_go()
         self._published.set()
+
+    @property
+    def _is_asked(self) -> bool:
+        """Whether queries have come lately, so that opening versions ahead of them is of use."""
+        return self._unused_ahead <= UNUSED_AHEAD
 
     def forget(self, database: str) -> None:
         """The database is no longer served."""
@@ -266,10 +276,15 @@ class Pool:
                 self._brake.record_failure()
 
     async def _open_ahead(self) -> None:
-        """At each publish let one idle reader, the next to be used, open the new version ahead of its query."""
+        """At each publish let one idle reader, the next to be used, open the new version ahead of its query.
+
+        Not for ever while no query comes: in a stream of commits that would be most of what the processor does.
+        """
         while True:
             await self._published.wait()
             self._published.clear()
+            if not self._is_asked:
+                continue
             if (reader := next(filter(self._is_stale, reversed(self._idle)), None)) is not None:
                 await self._open_newest(reader)
 
