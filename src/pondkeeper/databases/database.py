@@ -211,6 +211,8 @@ class Database:
 
     async def _wait_for(self, version: int, deadline: float, gives_up_on: GivesUpOn) -> None:
         """Wait until `version` is published. Raises VersionNotReached, or why there is no snapshot at all."""
+        if self._queue is not None:
+            self._queue.desk.want(version)
         try:
             await self._waiters.wait(version, deadline, gives_up_on)
         except TimeoutError:

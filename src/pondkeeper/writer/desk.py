@@ -90,6 +90,7 @@ class WriterDesk:
         self._closed = asyncio.Event()
         self._closed.set()
         self._stopping = False
+        self._wanted = 0
         self.next_version = next_version
         self.is_open = False
         self.opened_at = 0.0
@@ -157,6 +158,12 @@ class WriterDesk:
         """Ask the writer for a new version though it committed nothing: somebody else changed the file."""
         child = await self.started()
         child.send({"op": "publish", "timeout_s": timeout_s})
+
+    def want(self, version: int) -> None:
+        """Somebody waits for this version: a stream of commits is no reason to publish it later."""
+        if self._child is not None and version > self._wanted:
+            self._wanted = version
+            self._child.send({"op": "wanted", "version": version})
 
     async def give_back(self, timeout_s: float) -> None:
         """Let the writer publish what it has, close the file and give the lease back. Raises TimeoutError."""

@@ -1,7 +1,7 @@
 """The writer process: the one that has a database open read-write, and the owner of every checkpoint.
 
 Messages in:  apply {may_forget, writes: [{number, statements, wait_s, timeout_s, asked_ns, key, digest}]}
-              publish {timeout_s}  resume {}  close {}
+              publish {timeout_s}  resume {}  wanted {version}  close {}
 Messages out: ready  waiting {holder, ahead}  opened {changed}  begun {numbers}  committing {numbers}
               answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
               checkpointed {version}  publish_failed {error}  closed {state}
@@ -132,6 +132,13 @@ class Writer:
             self._used_at = 0.0
         except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this request.
             self._publisher.report_failure(translate(error))
+
+    def want(self, version: int) -> None:
+        """Somebody waits for this version; called on the receiving thread, so that it overtakes requests."""
+        self._publisher.want(version)
+
+    def _on_wanted(self, _: dict[str, Any]) -> None:
+        """Nothing to do but the tick that follows every message."""
 
     def _on_resumed(self, _: dict[str, Any]) -> None:
         """Nothing to do but the tick that follows every message."""
@@ -290,6 +297,8 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
             if message["op"] == "resume":
                 writer.resume()
                 message = {"op": "resumed"}
+            elif message["op"] == "wanted":
+                writer.want(message["version"])
             inbox.put(message)
         inbox.put(None)
         writer.resume()  # nobody is left to do it

@@ -4,6 +4,9 @@ A publish is: CHECKPOINT, fsync of the folder, `checkpointed` to the keeper, the
 `resume` comes back. Until then there is no other checkpoint. A commit is in the version whose checkpoint begins next
 after it: that number is its answer.
 
+The first commit after a pause is published at once. While commits come in a stream, publishing rests longer between two
+versions (STREAM_PAUSE_S), because each CHECKPOINT keeps every write waiting; unless somebody waits for a version.
+
 Commits go on while the copier works, and not during the CHECKPOINT itself: DuckDB holds its checkpoint lock for as long
 as that takes, and whatever writes waits for it, deaf to interrupts. So we wait for it here instead, where we can hear.
 """
@@ -24,6 +27,8 @@ from pondkeeper.writer.session import Session
 POSTPONED_POLL_S = 0.01
 POSTPONED_LIMIT_S = 30.0
 SHORTEST_PAUSE_S = 0.002
+STREAM_PAUSE_S = 0.05
+STREAM_FROM_COMMITS = 4
 WAIT_POLL_S = 0.01
 
 
@@ -42,12 +47,19 @@ class Publisher:
         self._no_checkpoint.set()
         self._began_at = 0.0
         self._not_before = 0.0
+        self._commits = 0
+        self._wanted = 0
         self.failed = False
 
     def record_commit(self) -> int:
         """Note that there is something to publish; the version that will contain it."""
         self._is_dirty = True
+        self._commits += 1
         return self._next_version
+
+    def want(self, version: int) -> None:
+        """Somebody waits for this version. Called on the receiving thread."""
+        self._wanted = max(self._wanted, version)
 
     def version_of_all(self) -> int:
         """The version that has, or will have, everything that is committed by now."""
@@ -70,7 +82,8 @@ class Publisher:
         """Seconds until `advance` has something to do; None when nothing is to be published or a publish is under way."""
         if not self._is_dirty or not self._done.is_set():
             return None
-        return max(0.0, self._not_before - time.monotonic())
+        is_stream = self._commits >= STREAM_FROM_COMMITS and self._wanted < self._next_version
+        return max(0.0, self._not_before + (STREAM_PAUSE_S if is_stream else 0.0) - time.monotonic())
 
     def advance(self, session: Session) -> None:
         """Begin a publish if one is due."""
@@ -104,6 +117,7 @@ class Publisher:
         version = self._next_version
         self._next_version += 1  # Why: a commit that ends from here on may miss this checkpoint.
         self._is_dirty = False
+        self._commits = 0
         self._began_at = time.monotonic()
         self._done.clear()
         self._no_checkpoint.clear()
