@@ -6,10 +6,10 @@ import httpx
 import pytest
 
 from pondkeeper.access.authorize import LOCAL_KEY
+from pondkeeper.access.limits import Limits
 from pondkeeper.errors import InvalidRequest
 from pondkeeper.server.bodies import Decoder, ExecuteBody, QueryBody
 from pondkeeper.server.routes.queries import read_request
-from pondkeeper.settings import ReaderSettings
 from tests.server.conftest import Served
 
 MALFORMED = [
@@ -46,7 +46,7 @@ MALFORMED = [
 def test_malformed_query_says_what_is_wrong(body: bytes, expected: str) -> None:
     """A body that is no query is refused in words that name the place."""
     with pytest.raises(InvalidRequest) as refused:
-        read_request(Decoder(QueryBody).decode(body), "json", ReaderSettings(), LOCAL_KEY, "test")
+        read_request(Decoder(QueryBody).decode(body), "json", Limits(30.0, 1000, 1000), LOCAL_KEY, "test")
     assert expected in refused.value.message
 
 

@@ -64,6 +64,7 @@ class Audit:
         self._is_required = settings.mode == "required"
         self._waiting: list[Entry] = []
         self._missing = 0
+        self._refused_logins = 0
         self._is_idle = True
         self._wake = threading.Event()
         self._is_stopping = False
@@ -103,6 +104,13 @@ class Audit:
             self._is_idle = False
             self._wake.set()
 
+    def note_refused_login(self) -> None:
+        """Count a login that was not even looked at: a flood of them must not push records of requests out."""
+        self._refused_logins += 1
+        if self._is_idle:
+            self._is_idle = False
+            self._wake.set()
+
     @property
     def is_failing(self) -> bool:
         """Whether the last attempt to write failed."""
@@ -134,9 +142,7 @@ class Audit:
                 if not pending:
                     taken, self._waiting[:MAX_PER_WRITE] = self._waiting[:MAX_PER_WRITE], []
                     pending = [self._body(entry) for entry in taken]
-                    if self._missing:
-                        missing, self._missing = self._missing, 0
-                        pending.append(self._chain.encoded({"kind": "missing", "at": moment(time.time()), "records": missing}))
+                    pending += self._counts()
                 if pending:
                     self._chain.append(pending)
                     pending = []
@@ -149,6 +155,17 @@ class Audit:
                 _log.error("the audit cannot be written", error=str(error), requests_are="refused" if self._is_required else "answered")
             self._failure = str(error)
             return pending
+
+    def _counts(self) -> list[bytes]:
+        """Records of what was only counted."""
+        missing, self._missing = self._missing, 0
+        refused, self._refused_logins = self._refused_logins, 0
+        counted = (("missing", missing), ("refused_logins", refused))
+        return [
+            self._chain.encoded({"kind": kind, "at": moment(time.time()), "records": count})
+            for kind, count in counted
+            if count
+        ]
 
     def _recovered(self) -> None:
         if self._failure is not None:

@@ -64,6 +64,11 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.KEYS: (Role.ADMIN, Scope.KEEPER),
 }
 
+# What a key for some tables may do: nothing that shows, or keeps, more of a database than what it may read.
+FOR_SOME_TABLES = frozenset(
+    {Action.QUERY, Action.DATABASE_STATUS, Action.DATABASES_LIST, Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN}
+)
+
 LOCAL_KEY = Key(id="local", name="local", role=Role.ADMIN, databases=(EVERY_DATABASE,), created_at=0.0)
 
 
@@ -75,6 +80,8 @@ def authorize(key: Key, action: Action, database: str | None = None) -> None:
     role, scope = RULES[action]
     if key.role.rank < role.rank:
         raise Forbidden(f"The role {key.role} may not do `{action}`; that takes the role {role}.", action=action.value)
+    if key.tables is not None and action not in FOR_SOME_TABLES:
+        raise Forbidden(f"A key for some tables may not do `{action}`.", action=action.value)
     if scope is Scope.OWN or (key.is_for_every_database and (scope is Scope.KEEPER or database is not None)):
         return
     if scope is Scope.DATABASE and database is not None and database in key.databases:

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -20,7 +20,7 @@ from pondkeeper.access.tokens import parse_token
 from pondkeeper.errors import ControlUnavailable, KeeperStopping, PondkeeperError, Unauthenticated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
 CHANGE_WAITS_S = 10.0
@@ -89,9 +89,11 @@ class Keyring:
         role: str = Role.READER,
         databases: Iterable[str] = (EVERY_DATABASE,),
         expires_at: float | None = None,
+        tables: Iterable[str] | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> NewKey:
         """As `Keys.create`."""
-        return await self._change(lambda: self._keys.create(name, role, databases, expires_at))
+        return await self._change(lambda: self._keys.create(name, role, databases, expires_at, tables, limits))
 
     async def revoke(self, reference: str) -> Key:
         """As `Keys.revoke`; when this returns, no request gets in with that key."""

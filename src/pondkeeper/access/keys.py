@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pondkeeper.access.grants import Grants, grants_of, valid_tables
+from pondkeeper.access.limits import limits_of
 from pondkeeper.access.tokens import Token, new_token, parse_token
 from pondkeeper.errors import InvalidRequest, KeyNameTaken, KeyNotFound
 from pondkeeper.files.paths import is_database_name
@@ -48,6 +51,13 @@ class Key:
     expires_at: float | None = None
     last_used_at: float | None = None
     revoked_at: float | None = None
+    tables: tuple[str, ...] | None = None
+    limits: dict[str, float] | None = field(default=None, hash=False)
+
+    @property
+    def grants(self) -> Grants | None:
+        """The schemas and tables that it may read; None for all."""
+        return None if self.tables is None else grants_of(self.tables)
 
     @property
     def is_for_every_database(self) -> bool:
@@ -64,6 +74,8 @@ class Key:
             "name": self.name,
             "role": self.role.value,
             "databases": list(self.databases),
+            "tables": None if self.tables is None else list(self.tables),
+            "limits": dict(self.limits or {}),
             "state": self.state(time.time()),
             "created_at": _iso(self.created_at),
             "expires_at": _iso(self.expires_at),
@@ -106,8 +118,13 @@ class Keys:
         role: str = Role.READER,
         databases: Iterable[str] = (EVERY_DATABASE,),
         expires_at: float | None = None,
+        tables: Iterable[str] | None = None,
+        limits: Mapping[str, Any] | None = None,
     ) -> NewKey:
-        """Make a key; its token is in the answer and nowhere else. Raises InvalidRequest or KeyNameTaken."""
+        """Make a key; its token is in the answer and nowhere else. Raises InvalidRequest or KeyNameTaken.
+
+        `tables`: what it may read (`t`, `schema.t`, `schema.*`), for readers only. `limits`: as `limits_of` takes them.
+        """
         now = time.time()
         text, token = new_token()
         key = Key(
@@ -117,7 +134,12 @@ class Keys:
             valid_databases(databases),
             now,
             valid_expiry(expires_at, now),
+            tables=valid_tables(tables),
+            limits=valid_limits(limits),
         )
+        if key.tables is not None and key.role is not Role.READER:
+            # Why: what a writer runs is not bound in a mirror, so that nothing would hold it to its tables.
+            raise InvalidRequest("A key for some tables has the role reader.")
         with self._store.change() as connection:
             if any(other.is_live(now) for other in _named(connection, key.name)):
                 raise KeyNameTaken(f"A live key named {key.name!r} exists already.")
@@ -191,8 +213,13 @@ def _any_key(connection: sqlite3.Connection) -> bool:
 
 def _insert(connection: sqlite3.Connection, key: Key, token: Token) -> None:
     connection.execute(
-        "INSERT INTO keys (id, name, digest, role, databases, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key.id, key.name, token.digest, key.role.value, ",".join(key.databases), key.created_at, key.expires_at),
+        "INSERT INTO keys (id, name, digest, role, databases, created_at, expires_at, tables, limits) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(key.id, key.name, token.digest, key.role.value, ",".join(key.databases), key.created_at, key.expires_at),
+            None if key.tables is None else json.dumps(key.tables),
+            json.dumps(key.limits) if key.limits else None,
+        ),
     )
 
 
@@ -206,6 +233,8 @@ def _key(row: sqlite3.Row) -> Key:
         expires_at=row["expires_at"],
         last_used_at=row["last_used_at"],
         revoked_at=row["revoked_at"],
+        tables=None if row["tables"] is None else tuple(json.loads(row["tables"])),
+        limits=None if row["limits"] is None else json.loads(row["limits"]),
     )
 
 
@@ -234,6 +263,11 @@ def valid_databases(databases: Iterable[str]) -> tuple[str, ...]:
     if not 1 <= len(names) <= MAX_DATABASES or not all(map(is_database_name, names)):
         raise InvalidRequest("A key's databases are names of databases, at least one, or `*` for every one.")
     return names
+
+
+def valid_limits(limits: Mapping[str, Any] | None) -> dict[str, float] | None:
+    """The limits of a key as numbers; None for none of its own."""
+    return limits_of(limits).to_wire() or None
 
 
 def valid_expiry(expires_at: float | None, now: float) -> float | None:

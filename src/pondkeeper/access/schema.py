@@ -19,4 +19,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX keys_by_name ON keys (name)",
     ),
+    # What a key may read (a list of grants as JSON, NULL for everything), and its own limits (an object as JSON).
+    ("ALTER TABLE keys ADD COLUMN tables TEXT", "ALTER TABLE keys ADD COLUMN limits TEXT"),
 )

@@ -37,6 +37,8 @@ def command() -> None:
     "create",
     examples=(
         example("a reader of every database", "pondkeeper key create dashboard"),
+        example("one that reads two tables, for five seconds each time",
+                "pondkeeper key create partner -t flights -t 'reporting.*' -l timeout_s=5s"),
         example("the token alone, into a variable", 'PONDKEEPER_KEY="$(pondkeeper key create ci --role writer)"'),
     ),
 )
@@ -44,26 +46,45 @@ def command() -> None:
 @click.option("--role", type=click.Choice(ROLES), default="reader", show_default=True, help="What it may do.")
 @click.option("-d", "--database", "databases", metavar="NAME", multiple=True,
               help="A database it may use; repeat for several. Default: every database.")  # fmt: skip
+@click.option("-t", "--table", "tables", metavar="TABLE", multiple=True,
+              help="A table it may read: NAME, SCHEMA.NAME or 'SCHEMA.*'; repeat for several. Default: every one.")  # fmt: skip
+@click.option("-l", "--limit", "limits", metavar="NAME=VALUE", multiple=True,
+              help="A limit of its own, e.g. timeout_s=5s, max_rows=1000, concurrent=4, requests_per_s=10.")  # fmt: skip
 @click.option("--expires", "expires_in_s", metavar="DURATION", type=DURATION, help="Ends after this long, e.g. 30d.")
 @json_option
 @target_options
 def create(
-    name: str, role: str, databases: tuple[str, ...], expires_in_s: float | None, as_json: bool, target: Target
+    name: str,
+    role: str,
+    databases: tuple[str, ...],
+    tables: tuple[str, ...],
+    limits: tuple[str, ...],
+    expires_in_s: float | None,
+    as_json: bool,
+    target: Target,
 ) -> None:
     """Make a key called NAME and print its token: this once, it is kept nowhere."""
     expires_at = None if expires_in_s is None else time.time() + expires_in_s
+    own = _limits(limits)
     if target.is_remote:
         with target.client() as client:
-            made = client.create_key(name, role, databases=list(databases) or None, expires_at=expires_at)
+            made = client.create_key(name, role, databases=list(databases) or None, expires_at=expires_at,
+                                     tables=list(tables) or None, limits=own)  # fmt: skip
     else:
         with _keys(target) as keys:
-            new = keys.create(name, role, databases or ("*",), expires_at)
+            new = keys.create(name, role, databases or ("*",), expires_at, tables or None, own)
         made = {"key": new.key.to_wire(), "token": new.token}
     if as_json:
         print_json(made)
         return
     say(f"made the {role} key {name!r}; its token is shown this once:")
     click.echo(made["token"])
+
+
+def _limits(words: tuple[str, ...]) -> dict[str, float] | None:
+    from pondkeeper.access.limits import limits_in
+
+    return limits_in(words).to_wire() or None
 
 
 @command.command("list", examples=(example("the keys that open something", "pondkeeper key list"),))
@@ -89,6 +110,8 @@ def list_(every: bool, as_json: bool, target: Target) -> None:
 
 def _row(key: dict[str, Any]) -> tuple[Any, ...]:
     databases = ", ".join(key["databases"])
+    if key.get("tables"):
+        databases += f" ({', '.join(key['tables'])})"
     last_used = f"{show_age(key['last_used_at'])} ago" if key["last_used_at"] else "never"
     return key["id"], key["name"], key["role"], databases, key["state"], show_age(key["created_at"]), last_used
 

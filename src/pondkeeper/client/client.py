@@ -271,10 +271,21 @@ class Client:
         return list(self._transport.call("GET", "/v1/keys")["keys"])
 
     def create_key(
-        self, name: str, role: str, *, databases: Sequence[str] | None = None, expires_at: float | None = None
+        self,
+        name: str,
+        role: str,
+        *,
+        databases: Sequence[str] | None = None,
+        expires_at: float | None = None,
+        tables: Sequence[str] | None = None,
+        limits: Mapping[str, float | str] | None = None,
     ) -> dict[str, Any]:
-        """Make a key: `{"key": …, "token": …}`; the token is shown this once. `expires_at` is in seconds since 1970."""
-        body = {"name": name, "role": role, "databases": databases, "expires_at": expires_at}
+        """Make a key: `{"key": …, "token": …}`; the token is shown this once. `expires_at` is in seconds since 1970.
+
+        `tables`: for a reader of these only, `table`, `schema.table` or `schema.*`. `limits`: its own, by name.
+        """
+        body: dict[str, Any] = {"name": name, "role": role, "databases": databases, "expires_at": expires_at}
+        body |= {"tables": tables, "limits": limits}
         return dict(self._transport.call("POST", "/v1/keys", body={k: v for k, v in body.items() if v is not None}))
 
     def revoke_key(self, key_id: str) -> None:

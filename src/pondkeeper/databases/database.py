@@ -185,13 +185,15 @@ class Database:
         return stream
 
     def _question(self, entry: Running, request: ReadRequest, deadline: float) -> Question:
-        message = {
+        message: dict[str, Any] = {
             "sql": request.sql,
             "parameters": request.parameters,
             "format": request.format,
             "max_rows": request.max_rows,
             "max_bytes": request.max_bytes,
         }
+        if request.grants is not None:
+            message["grants"] = request.grants
         resources = None
         if request.memory_limit_bytes or request.threads:
             default = self._pool.limits.resources

@@ -30,6 +30,7 @@ class ReadRequest:
     at_least: int | None = None
     key_id: str | None = None
     client: str | None = None
+    grants: tuple[tuple[str, str | None], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,13 @@ def open_scratch(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
         raise translate(error) from error
 
 
+def open_beside(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, fenced as a snapshot is; its configuration is still to be locked."""
+    connection = duckdb.connect(":memory:", config=_options(config))
+    connection.execute(f"SET max_temp_directory_size = '{config.temp_limit_bytes}B'")
+    return connection
+
+
 def open_database(config: WriterConfig) -> duckdb.DuckDBPyConnection:
     """Open a database read-write with automatic checkpoints off, after a CHECKPOINT of any WAL that was left behind."""
     path = Path(config.path)

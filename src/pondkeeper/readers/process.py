@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections import OrderedDict
 from itertools import chain
 from typing import Any
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.mirror import Grants, Mirror
 from pondkeeper.engine.opening import Connection, ReaderConfig, open_snapshot
 from pondkeeper.engine.render.answer import Answer, render
 from pondkeeper.engine.render.known import KnownStatements
@@ -22,6 +24,7 @@ from pondkeeper.workers.interrupts import listen
 
 SNAPSHOT_GONE = {"op": "gone"}
 SMALL_ANSWER_BYTES = 128 * 1024
+MOST_MIRRORS = 8
 
 
 class Reader:
@@ -36,6 +39,7 @@ class Reader:
         self._running: tuple[int, Connection] | None = None
         self._lock = threading.Lock()
         self._known = KnownStatements()
+        self._mirrors: OrderedDict[Grants, Mirror] = OrderedDict()
 
     def interrupt(self, number: int) -> None:
         """Stop request `number` if it is the one that runs."""
@@ -84,31 +88,55 @@ class Reader:
         return self._connection
 
     def _close(self) -> None:
+        while self._mirrors:
+            self._mirrors.popitem()[1].close()
         if self._connection is not None:
             self._connection.close()
             self._connection = self._opened = None
 
+    def _mirror(self, connection: Connection, grants: Grants) -> Mirror:
+        """The mirror for a key that may read some tables; those used last are kept as long as the snapshot is open."""
+        assert self._opened is not None
+        mirror = self._mirrors.get(grants)
+        if mirror is None:
+            while len(self._mirrors) >= MOST_MIRRORS:
+                self._mirrors.popitem(last=False)[1].close()
+            mirror = self._mirrors[grants] = Mirror(connection, self._opened, grants)
+        self._mirrors.move_to_end(grants)
+        return mirror
+
+    def _runs(self, number: int, on: Connection | None) -> None:
+        with self._lock:
+            self._running = None if on is None else (number, on)
+
     def _query(self, message: dict[str, Any]) -> None:
         connection = self._open(message["snapshot"])
-        cursor = connection.cursor()
-        with self._lock:
-            self._running = (message["number"], cursor)
+        cursor = source = connection.cursor()
+        number: int = message["number"]
+        self._runs(number, cursor)
         try:
             statement = self._known.statement(cursor, message["sql"])
+            known = self._known
+            if (listed := message.get("grants")) is not None:
+                mirror = self._mirror(connection, tuple((schema, table) for schema, table in listed))
+                self._runs(number, mirror.connection)
+                if mirror.answers(statement, message["parameters"]):
+                    source, known = mirror.connection, KnownStatements()
+                else:
+                    self._runs(number, cursor)
             answer = render(
-                cursor,
+                source,
                 statement,
                 message["parameters"],
                 format=message["format"],
                 max_rows=message["max_rows"],
                 max_bytes=message["max_bytes"],
                 version=message["snapshot"]["version"],
-                known=self._known,
+                known=known,
             )
             self._send(answer)
         finally:
-            with self._lock:
-                self._running = None
+            self._runs(number, None)
             cursor.close()
 
     def _send(self, answer: Answer) -> None:

@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pondkeeper import __version__
+from pondkeeper.access.limit_book import LimitBook
+from pondkeeper.access.throttle import Throttle
 from pondkeeper.errors import InvalidRequest, PondkeeperError
 from pondkeeper.server.context import Context
 from pondkeeper.server.gate import Gate, note_refusal
@@ -66,7 +68,8 @@ def create_app(
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
-    return KeeperApp(Context(registry, running, keys_, settings, meters, audit))
+    limits, throttle = LimitBook(settings), Throttle(settings.limits.failed_logins_per_min)
+    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

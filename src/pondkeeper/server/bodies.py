@@ -89,12 +89,17 @@ class ExecuteBody(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class NewKeyBody(Struct, forbid_unknown_fields=True, frozen=True):
-    """A key to make."""
+    """A key to make; `tables` for a reader of these only: `table`, `schema.table` or `schema.*`."""
 
     name: str
     role: str = "reader"
     databases: list[str] = msgspec.field(default_factory=lambda: ["*"])
     expires_at: Annotated[float, Meta(description="Seconds since 1970; without it the key does not end.")] | None = None
+    tables: list[str] | None = None
+    limits: (
+        Annotated[dict[str, float | str], Meta(description='Limits of its own, such as {"timeout_s": 5, "memory": "1GB"}.')]
+        | None
+    ) = None
 
 
 def size_bytes(size: int | str | None, name: str) -> int | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pondkeeper.access.audit import Audit
     from pondkeeper.access.authorize import Action
     from pondkeeper.access.keyring import Keyring
+    from pondkeeper.access.limit_book import LimitBook
+    from pondkeeper.access.throttle import Throttle
     from pondkeeper.databases.database import Database
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
@@ -30,6 +32,8 @@ class Context:
     keys: Keyring
     settings: Settings
     meters: Meters
+    limits: LimitBook
+    throttle: Throttle
     audit: Audit | None = None
     is_stopping: bool = False
 

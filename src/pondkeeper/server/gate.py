@@ -15,7 +15,7 @@ import structlog
 from pondkeeper.access.audit import Entry
 from pondkeeper.access.authorize import LOCAL_KEY
 from pondkeeper.access.tokens import token_in_header
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import PondkeeperError, TooManyFailedLogins, Unauthenticated
 from pondkeeper.server.answers import send_problem
 from pondkeeper.server.hosts import Hosts
 from pondkeeper.server.scopes import CALLER, ENTRY, entry_of, exchange_of, header, sees_private
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from pondkeeper.access.audit import Audit
+    from pondkeeper.access.keys import Key
     from pondkeeper.server.context import Context
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
@@ -40,6 +41,7 @@ class Gate:
         self._keys = context.keys
         self._meters = context.meters
         self._audit = context.audit
+        self._limits, self._throttle = context.limits, context.throttle
         self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
         self._shortcuts = shortcuts
 
@@ -66,6 +68,9 @@ class Gate:
 
     def _record(self, audit: Audit, scope: Scope, entry: Entry, status: int, elapsed_s: float) -> None:
         """Let the audit tell of a request that has ended."""
+        if entry.outcome == TooManyFailedLogins.code:
+            audit.note_refused_login()
+            return
         entry.key = scope.get(CALLER)
         exchange = exchange_of(scope)
         if exchange is not None and exchange.peer is not None:
@@ -79,7 +84,7 @@ class Gate:
         audit.note(entry)
 
     async def _let_in(self, scope: Scope) -> None:
-        """Put the caller into the scope. Raises Unauthenticated, HostNotAllowed, HttpInvalid or AuditUnavailable."""
+        """Put the caller into the scope. Raises Unauthenticated, HostNotAllowed, HttpInvalid, RateLimited or AuditUnavailable."""
         if self._audit is not None and scope["path"] not in UNRECORDED_PATHS:
             self._audit.check()
         exchange = exchange_of(scope)
@@ -88,7 +93,16 @@ class Gate:
             return
         self._hosts.check(header(scope, b"host"))
         if scope["path"] not in OPEN_PATHS:
-            scope[CALLER] = await self._keys.authenticate(token_in_header(header(scope, b"authorization")))
+            key = scope[CALLER] = await self._authenticated(scope)
+            self._throttle.request(key, self._limits.of(key))
+
+    async def _authenticated(self, scope: Scope) -> Key:
+        try:
+            return await self._keys.authenticate(token_in_header(header(scope, b"authorization")))
+        except Unauthenticated:
+            client = scope.get("client")
+            self._throttle.failed_login(client[0] if client else None)
+            raise
 
     def _shortcut(self, scope: Scope) -> ASGIApp | None:
         """The handler of /v1/<word> and /v1/databases/<name>/<word>, when it is on the hot path; for rows that of a table."""

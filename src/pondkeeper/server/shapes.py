@@ -219,6 +219,8 @@ class KeyEntry(Struct):
     name: str
     role: str
     databases: list[str]
+    tables: Annotated[list[str] | None, Meta(description="What it may read; null for everything.")]
+    limits: dict[str, float]
     state: Annotated[str, Meta(description="live, expired or revoked")]
     created_at: str
     expires_at: str | None

@@ -264,6 +264,33 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """Limits of keys. Of those of the server, a role, a database and the key itself, the tightest wins."""
+
+    concurrent: int = setting(
+        256, "Queries that one key may have at a time, running or waiting.", minimum=0, maximum=1_000_000, automatic="no limit"
+    )
+    requests_per_s: float = setting(
+        0.0, "Requests that one key may make a second; twice as many may come in a burst.", unit="per second",
+        minimum=0, maximum=1_000_000, automatic="no limit",
+    )  # fmt: skip
+    max_statement_bytes: int = setting(
+        16 * MIB, "Longest text of one statement.", unit="bytes", minimum=KIB, maximum=TIB
+    )
+    max_parameters: int = setting(100_000, "Most parameters of one statement.", minimum=1, maximum=2**40)
+    failed_logins_per_min: float = setting(
+        60.0, "Requests without a valid key that one address may make a minute before they are answered with 429.",
+        unit="per minute", minimum=0, maximum=1_000_000, automatic="no limit",
+    )  # fmt: skip
+    roles: tuple[str, ...] = setting(
+        (),
+        'Limits by role, each written as "reader timeout_s=5s max_rows=1000": timeout_s, max_rows, max_bytes, memory, '
+        "threads, concurrent, requests_per_s, max_statement_bytes, max_parameters.",
+    )
+    databases: tuple[str, ...] = setting((), 'Limits by database, each written as "sales timeout_s=5s concurrent=8".')
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     """The audit: who asked what of which database, and what became of it."""
 
@@ -344,6 +371,7 @@ class Settings:
     ingest: IngestSettings = field(default_factory=IngestSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     fence: FenceSettings = field(default_factory=FenceSettings)
     log: LogSettings = field(default_factory=LogSettings)

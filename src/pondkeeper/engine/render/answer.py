@@ -50,7 +50,7 @@ class Answer:
         try:
             yield from _gathered(self._pieces)
         except Exception as error:  # Why: the query runs while we stream, and DuckDB and Arrow raise many classes.
-            raise _in_their_lines(error) from error
+            raise in_their_lines(error) from error
 
     @property
     def ending(self) -> Ending | None:
@@ -84,11 +84,11 @@ def render(
         bound = bind(cursor, statement, given, known or KnownStatements())
         pieces = _started(_PIECES[format](bound, state, max_rows, max_bytes))
     except Exception as error:  # Why: DuckDB and Arrow raise many classes here, and each of them has a translation.
-        raise _in_their_lines(error) from error
+        raise in_their_lines(error) from error
     return Answer(CONTENT_TYPES[format], bound.columns, pieces, state)
 
 
-def _in_their_lines(error: Exception) -> PondkeeperError:
+def in_their_lines(error: Exception) -> PondkeeperError:
     """The error with the line numbers of the guest's text: inside our parentheses it begins on the second line."""
     told = translate(error)
     told.message = _LINE.sub(lambda found: f"LINE {max(int(found[1]) - 1, 1)}:", told.message)

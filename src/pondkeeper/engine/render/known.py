@@ -15,7 +15,7 @@ LONGEST_STATEMENT: Final = 16 * 1024
 _Value = TypeVar("_Value")
 
 
-class _Recent(Generic[_Value]):
+class Recent(Generic[_Value]):
     """The values that were used last, by text."""
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class KnownStatements:
     """
 
     def __init__(self) -> None:
-        self._statements: _Recent[ReadingStatement] = _Recent()
-        self._columns: _Recent[tuple[Column, ...]] = _Recent()
+        self._statements: Recent[ReadingStatement] = Recent()
+        self._columns: Recent[tuple[Column, ...]] = Recent()
 
     def statement(self, cursor: duckdb.DuckDBPyConnection, sql: str) -> ReadingStatement:
         """The text as one reading statement, or the refusal that `reading_statement` raises."""

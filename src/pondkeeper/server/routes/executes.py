@@ -15,6 +15,7 @@ from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import Decoder, ExecuteBody, WriteLimits, tightest
 from pondkeeper.server.context import Context
 from pondkeeper.server.exchange import ClientGone
+from pondkeeper.server.limiting import check_statement, smallest
 from pondkeeper.server.openapi import gives, takes
 from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
 from pondkeeper.server.shapes import WriteAnswer
@@ -44,11 +45,17 @@ class ExecuteHandler:
         wanted = body.limits or _NO_LIMITS
         entry = entry_of(scope)
         entry.sql = body.sql if body.sql is not None else [statement.sql for statement in body.statements or ()]
+        key = caller_of(scope)
+        effective = self._context.limits.of(key, database.name)
+        statements = body.in_order()
+        for sql, parameters in statements:
+            check_statement(effective, sql, parameters)
+        allowed = self._context.limits.own_timeout_s(key, database.name)
         request = WriteRequest(
-            statements=body.in_order(),
-            timeout_s=tightest(wanted.timeout_s, self._limits.timeout_s),
+            statements=statements,
+            timeout_s=smallest(wanted.timeout_s, self._limits.timeout_s, allowed) or self._limits.timeout_s,
             wait_s=tightest(wanted.wait_s, self._limits.wait_s),
-            key_id=caller_of(scope).id,
+            key_id=key.id,
             client=client_of(scope),
             idempotency_key=idempotency_key(scope),
             priority=body.priority,

@@ -37,7 +37,9 @@ def make_router(context: Context) -> APIRouter:
         authorize(caller_of(request.scope), Action.KEYS)
         body = await _decoder.read(request.scope, request.receive, MAX_BODY_BYTES)
         entry_of(request.scope).target = f"{body.role} {body.name}"
-        new = await context.keys.create(body.name, body.role, body.databases, body.expires_at)
+        new = await context.keys.create(
+            body.name, body.role, body.databases, body.expires_at, body.tables, body.limits
+        )
         return Answer({"key": new.key.to_wire(), "token": new.token}, status=201)
 
     @router.delete(

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from pondkeeper.access.authorize import Action, is_allowed
 from pondkeeper.access.keys import Key
+from pondkeeper.access.limits import Limits as Allowed
 from pondkeeper.databases.requests import ReadRequest
 from pondkeeper.errors import PondkeeperError, QueryNotFound
 from pondkeeper.server.answers import Answer, Direct
@@ -17,11 +18,11 @@ from pondkeeper.server.bodies import Decoder, Limits, QueryBody, size_bytes, tig
 from pondkeeper.server.context import Context
 from pondkeeper.server.exchange import AnswerCut, ClientGone
 from pondkeeper.server.formats import chosen_format
+from pondkeeper.server.limiting import check_statement, smallest_int
 from pondkeeper.server.openapi import gives, gives_answer, takes
 from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
 from pondkeeper.server.shapes import Cancelled, RunningList
 from pondkeeper.server.streaming import send_answer
-from pondkeeper.settings import ReaderSettings
 
 _decoder = Decoder(QueryBody)
 _NO_LIMITS = Limits()
@@ -32,7 +33,6 @@ class QueryHandler:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._limits = context.settings.readers
         self._max_body_bytes = context.settings.server.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,23 +60,30 @@ class QueryHandler:
         body = await _decoder.read(scope, receive, self._max_body_bytes)
         entry = entry_of(scope)
         entry.sql = body.sql
-        request = read_request(body, format_, self._limits, caller_of(scope), client_of(scope))
+        key = caller_of(scope)
+        effective = self._context.limits.of(key, database.name)
+        check_statement(effective, body.sql, body.parameters)
+        request = read_request(body, format_, effective.limits, key, client_of(scope))
         if (exchange := exchange_of(scope)) is not None:
             exchange.cancel_when_gone = True
-        stream = await database.query(request)
-        entry.query_id, entry.version = stream.query_id, stream.version
-        try:
-            sent_bytes = await send_answer(send, stream, format_, asked_limits(request, self._limits))
-        finally:
-            if stream.ending is not None:
-                entry.rows, entry.limit = stream.ending.row_count, stream.ending.limit
+        with self._context.throttle.query(key, effective):
+            stream = await database.query(request)
+            entry.query_id, entry.version = stream.query_id, stream.version
+            try:
+                sent_bytes = await send_answer(send, stream, format_, asked_limits(request, effective.limits))
+            finally:
+                if stream.ending is not None:
+                    entry.rows, entry.limit = stream.ending.row_count, stream.ending.limit
         entry.size_bytes = sent_bytes
         self._context.meters.answer(format_, sent_bytes)
 
 
-def read_request(body: QueryBody, format_: str, allowed: ReaderSettings, key: Key, client: str) -> ReadRequest:
-    """What the database is asked: the tightest of the caller's limits and ours."""
+def read_request(body: QueryBody, format_: str, allowed: Allowed, key: Key, client: str) -> ReadRequest:
+    """What the database is asked: the tightest of the caller's limits and those that hold for its key."""
     limits = body.limits or _NO_LIMITS
+    assert allowed.timeout_s is not None  # the server's own, at least
+    assert allowed.max_rows is not None
+    assert allowed.max_bytes is not None
     return ReadRequest(
         sql=body.sql,
         parameters=body.parameters,
@@ -84,16 +91,17 @@ def read_request(body: QueryBody, format_: str, allowed: ReaderSettings, key: Ke
         timeout_s=tightest(limits.timeout_s, allowed.timeout_s),
         max_rows=int(tightest(limits.max_rows, allowed.max_rows)),
         max_bytes=int(tightest(size_bytes(limits.max_bytes, "max_bytes"), allowed.max_bytes)),
-        memory_limit_bytes=size_bytes(limits.memory, "memory"),
-        threads=limits.threads,
+        memory_limit_bytes=smallest_int(size_bytes(limits.memory, "memory"), allowed.memory),
+        threads=smallest_int(limits.threads, allowed.threads),
         at_least=body.at_least,
         key_id=key.id,
         client=client,
+        grants=key.grants,
     )
 
 
-def asked_limits(request: ReadRequest, allowed: ReaderSettings) -> frozenset[str]:
-    """The limits of an answer's length that the caller has set tighter than ours."""
+def asked_limits(request: ReadRequest, allowed: Allowed) -> frozenset[str]:
+    """The limits of an answer's length that the caller has set tighter than they are anyway."""
     names = ("max_rows", "max_bytes")
     return frozenset(name for name in names if getattr(request, name) < getattr(allowed, name))
 
