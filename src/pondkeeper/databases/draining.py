@@ -105,8 +105,10 @@ class Drain:
             try:
                 for load in await asyncio.to_thread(self._combiner.loads, await self._spool.batch()):
                     if self._wanted_back:
-                        break
+                        return
                     await self._apply(load)
+                # Why only after a whole batch: one that was committed and not noted by an earlier keeper is within it.
+                self._outside.may_forget(True)
             finally:
                 self._spool.put_back()
 
@@ -216,10 +218,11 @@ class Drain:
         await self._spool.settle([(entry, settled(entry, "refused", error=error.to_wire()))])
 
     async def _settle(self, load: Load, outcome: IngestOutcome) -> None:
-        # Why: until it is written down here, only the database knows what became of them.
-        self._outside.may_forget(False)
-        await self._spool.settle(_outcomes(load, outcome))
-        self._outside.may_forget(True)
+        try:
+            await self._spool.settle(_outcomes(load, outcome))
+        except PondkeeperError:
+            self._outside.may_forget(False)  # Why: only the database knows what became of them.
+            raise
 
 
 def _outcomes(load: Load, outcome: IngestOutcome) -> list[tuple[Entry, Settled]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Final
 
-from pondkeeper.cli.doctor import blocks
+from pondkeeper.cli.doctor import blocks, spool
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
@@ -41,6 +41,7 @@ def examine(paths: DatabasePaths, *, keeper_runs: bool, whole: bool = False) -> 
     yield from _lease(subject, paths)
     yield from _claim(subject, paths, keeper_runs=keeper_runs)
     yield from _snapshots(subject, paths)
+    yield from spool.examine(subject, paths)
 
 
 def _file(subject: str, paths: DatabasePaths) -> Finding:
