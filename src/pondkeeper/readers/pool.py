@@ -70,11 +70,11 @@ class Question:
 
 
 class Pool:
-        self._fence = fence
     """A fixed number of readers, shared by all databases of the keeper."""
 
     def __init__(self, template: Template, limits: PoolLimits, temp: Path, fence: Fence) -> None:
         self.limits = limits
+        self._fence = fence
         self._template = template
         self._temp = temp
         self._readers: set[Reader] = set()
