@@ -76,6 +76,7 @@ class Pool:
         self.limits = limits
         self._fence = fence
         self._template = template
+        self._fence = fence
         self._temp = temp
         self._readers: set[Reader] = set()
         self._idle: list[Reader] = []
