@@ -13,7 +13,7 @@ from pondkeeper.errors import Forbidden
 
 READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ}
 OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST}
-WRITING = {Action.EXECUTE, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE}
+WRITING = {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE}
 
 
 def key(role: Role, *databases: str) -> Key:

@@ -22,7 +22,7 @@ _FETCH_ROWS: Final = 2048
 
 
 class Diagnosis:
-    """Looks for every bad row. With a path for rejects they go there; without, RowsInvalid names the first of them."""
+    """Looks for every bad row. With a path for rejects they go there; without, the refusal names the first of them."""
 
     def __init__(
         self, cursor: duckdb.DuckDBPyConnection, source: Source, found: Match, rejects: str | None, limit_bytes: int
@@ -37,7 +37,7 @@ class Diagnosis:
         self._file: BinaryIO | None = None
 
     def run(self) -> int:
-        """How many rows are bad. Raises RowsInvalid where none may be."""
+        """How many rows are bad."""
         if self._path is not None:
             self._path.touch(PRIVATE_FILE)
             self._file = self._path.open("wb")
@@ -46,8 +46,6 @@ class Diagnosis:
         finally:
             if self._file is not None:
                 self._file.close()
-        if self._path is None:
-            raise self._refusal()
         return self._count
 
     def good(self, read: list[Cell]) -> str:
@@ -116,7 +114,8 @@ class Diagnosis:
     def _earliest(self) -> list[BadRow]:
         return sorted(self._first, key=lambda bad: bad.place)[:MOST_SHOWN]
 
-    def _refusal(self) -> RowsInvalid:
+    def refusal(self) -> RowsInvalid:
+        """What is said of them when none may be bad."""
         word = self._source.word
         first = self._earliest()
         rows = [{word: bad.place, **fault} for bad in first for fault in bad.faults][:MOST_SHOWN]

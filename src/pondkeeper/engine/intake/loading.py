@@ -53,6 +53,8 @@ def load(cursor: duckdb.DuckDBPyConnection, wanted: Load) -> int:
     if now != wanted.shape:
         raise TableChanged(shape=now.to_wire() if now else None)
     shape = _prepared(cursor, wanted)
+    if not wanted.columns:  # an empty body
+        return 0
     source = ColumnarSource(Path(wanted.path), wanted.format, verify=False)
     attempt = Pass(cursor, source.columns([name for name, _ in wanted.columns]))
     with attempt as view:
@@ -61,7 +63,7 @@ def load(cursor: duckdb.DuckDBPyConnection, wanted: Load) -> int:
             f"{from_value(types[target], view.types[name], sql.name(name))} AS {sql.name(target)}"
             for name, target in wanted.columns
         ]
-        rows = f"SELECT {', '.join(values) or '1'} FROM {view.name}"
+        rows = f"SELECT {', '.join(values)} FROM {view.name}"
         statement = _merge(shape, wanted, rows) if wanted.mode == "upsert" else _insert(shape, wanted, rows)
         [(loaded,)] = attempt.execute(statement).fetchall()
     if not _is_all(wanted, loaded):
@@ -104,8 +106,6 @@ def _names(names: Sequence[str]) -> str:
 
 def _insert(shape: TableShape, wanted: Load, rows: str) -> str:
     targets = [target for _, target in wanted.columns]
-    if not targets:  # a body without any value: rows of defaults
-        targets, rows = [shape.columns[0].name], rows.replace("SELECT 1", "SELECT NULL")
     return f"INSERT INTO {shape.reference} ({_names(targets)}) {rows}"
 
 

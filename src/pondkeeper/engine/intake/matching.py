@@ -12,7 +12,7 @@ from pondkeeper.engine.intake.inferring import inferred
 from pondkeeper.engine.intake.shape import TableColumn, TableShape
 from pondkeeper.engine.intake.sources.delimited import CsvSource
 from pondkeeper.engine.intake.sources.rows import Source
-from pondkeeper.engine.intake.values import from_json, from_text, from_value, keeps_empty
+from pondkeeper.engine.intake.values import from_json, from_text, from_value, keeps_empty, when
 from pondkeeper.engine.render import sql
 from pondkeeper.engine.render.types import Type, described
 from pondkeeper.errors import BodyInvalid, ColumnsDiffer, InvalidRequest, TableNotFound
@@ -59,13 +59,14 @@ class Match:
 class Cell:
     """SQL about one value of the body: whether it is one, the value itself, strictly read, and its text for people."""
 
+    kind: Type
     given: str
     value: str
     shown: str
 
     @property
     def strict(self) -> str:
-        return f"CASE WHEN {self.given} THEN {self.value} END"
+        return when(self.kind, self.given, self.value)
 
 
 def match(cursor: duckdb.DuckDBPyConnection, source: Source, wish: Wish) -> Match:
@@ -83,7 +84,7 @@ def match(cursor: duckdb.DuckDBPyConnection, source: Source, wish: Wish) -> Matc
         if names is None:
             # Why: of a column that no row has the default is taken, and only a survey can tell that in time.
             needs_survey = wish.evolve or any(each.is_optional and not each.is_nullable for each in insertable)
-            names = source.survey() if needs_survey else [column.name for column in insertable]
+            names = (source.survey() if needs_survey else []) or [column.name for column in insertable]
         pairs = [(name, shape.column(name)) for name in names]
     return _matched(cursor, source, wish, pairs)
 
@@ -177,7 +178,7 @@ def _check_missing(wish: Wish, given: set[str]) -> None:
         )
 
 
-def check_seen(wish: Wish, present: list[str], others: dict[str, int]) -> None:
+def check_seen(wish: Wish, rows: int, present: set[str], others: dict[str, int]) -> None:
     """After a pass over a body whose columns nobody knew before: raise ColumnsDiffer where it does not fit after all."""
     if wish.shape is None:
         return
@@ -185,7 +186,8 @@ def check_seen(wish: Wish, present: list[str], others: dict[str, int]) -> None:
         error = unknown_columns(wish.shape, list(others))
         error.details["first_at"] = min(others.values())
         raise error
-    _check_missing(wish, set(present))
+    if rows:
+        _check_missing(wish, present)
 
 
 def cells(source: Source, columns: Sequence[Chosen], types: dict[str, Type]) -> list[Cell]:
@@ -199,7 +201,7 @@ def _cell(source: Source, column: Chosen, carried: Type) -> Cell:
     if source.form == "text":
         if not keeps_empty(kind):
             given += f" AND {reference} <> ''"
-        return Cell(given, from_text(kind, reference), reference)
+        return Cell(kind, given, from_text(kind, reference), reference)
     if source.form == "json":
-        return Cell(given, from_json(kind, reference), reference)
-    return Cell(given, from_value(kind, carried, reference), f"CAST({reference} AS VARCHAR)")
+        return Cell(kind, given, from_json(kind, reference), reference)
+    return Cell(kind, given, from_value(kind, carried, reference), f"CAST({reference} AS VARCHAR)")

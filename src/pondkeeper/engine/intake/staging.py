@@ -15,16 +15,16 @@ import pyarrow as pa
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.intake.diagnosing import Diagnosis
-from pondkeeper.engine.intake.matching import Cell, Match, Wish, cells, check_seen, match
+from pondkeeper.engine.intake.matching import Cell, Chosen, Match, Wish, cells, check_seen, match
 from pondkeeper.engine.intake.passes import Pass
 from pondkeeper.engine.intake.sources.columnar import ColumnarSource
 from pondkeeper.engine.intake.sources.delimited import CsvSource
 from pondkeeper.engine.intake.sources.ndjson import JsonSource
 from pondkeeper.engine.intake.sources.rows import PLACE, Source
-from pondkeeper.engine.intake.values import failing
+from pondkeeper.engine.intake.values import failing, when
 from pondkeeper.engine.intake.writing import write_stream
 from pondkeeper.engine.render.arrow import convert
-from pondkeeper.errors import InvalidRequest, SqlInvalid, StatementFailed
+from pondkeeper.errors import BodyInvalid, ColumnsDiffer, InvalidRequest, SqlInvalid, StatementFailed
 
 STAGED_NAME: Final = "staged.arrow"
 
@@ -87,6 +87,8 @@ def source_of(job: Job) -> Source:
 def _as_it_came(cursor: duckdb.DuckDBPyConnection, source: ColumnarSource, job: Job, found: Match) -> Staged | None:
     """Look at every value; None when the body cannot be loaded as it is."""
     names = [column.name for column in found.columns]
+    if not names:
+        raise BodyInvalid("The body has no columns.")
     attempt = Pass(cursor, source.columns(names))
     with attempt as view:
         read = cells(source, found.columns, view.types)
@@ -138,27 +140,44 @@ class _Stager:
         self._match = found
         self._names = [column.name for column in found.columns]
         self._is_bad = False
+        self._good: Any = None
         self._output = Path(job.folder) / STAGED_NAME
 
     def staged(self) -> Staged:
         """The rows, all of them or (with rejects) those that are good."""
+        fault: Exception | None = None
         try:
             rows = self._written(lambda bad: self._note_bad())
         except _BAD_VALUES as error:
             _raise_if_grave(error)
-            self._is_bad = True
-            rows = 0
-        present, others = self._source.seen()
-        if not self._is_bad or others:
-            check_seen(self._job.wish, present, others)
+            self._is_bad, rows, fault = True, 0, error
         rejected = 0
         if self._is_bad:
-            diagnosis = Diagnosis(self._cursor, self._source, self._match, self._job.rejects, self._job.limit_bytes)
-            rejected = diagnosis.run()
-            rows = self._written(lambda bad: None, only=diagnosis.good)
-            present, others = self._source.seen()
-            check_seen(self._job.wish, present, others)
-        return self._described(rows, rejected, set(present))
+            rejected = self._diagnosed(fault)
+            rows = self._written(lambda bad: None, only=self._good)
+        self._check_columns(rows)
+        return self._described(rows, rejected)
+
+    def _diagnosed(self, fault: Exception | None) -> int:
+        """How many rows are bad, which lie in the reject file. Raises RowsInvalid where none may be."""
+        diagnosis = Diagnosis(self._cursor, self._source, self._match, self._job.rejects, self._job.limit_bytes)
+        rejected = diagnosis.run()
+        self._check_columns(rejected)
+        if not rejected and fault is not None:  # no value was at fault, but what was to become of one
+            raise translate(fault) from fault
+        if not self._job.rejects:
+            raise diagnosis.refusal()
+        self._good = diagnosis.good
+        return rejected
+
+    def _present(self) -> list[Chosen]:
+        """The columns that any row had, once a pass has seen them all."""
+        present, _ = self._source.seen()
+        return [column for column in self._match.columns if column.name in present]
+
+    def _check_columns(self, rows: int) -> None:
+        _, others = self._source.seen()
+        check_seen(self._job.wish, rows, {column.target.name for column in self._present()}, others)
 
     def _note_bad(self) -> None:
         self._is_bad = True
@@ -186,10 +205,13 @@ class _Stager:
     def _strict(self, place: int, cell: Cell, *, checked: bool) -> str:
         if self._match.columns[place].target.is_nullable or not checked:
             return cell.strict
-        return f"CASE WHEN {cell.given} THEN {cell.value} WHEN {failing('NULL', PLACE)} THEN NULL END"
+        is_given = f"CASE WHEN {cell.given} THEN true ELSE {failing('NULL', PLACE)} END"
+        return when(cell.kind, is_given, cell.value)
 
-    def _described(self, rows: int, rejected: int, present: set[str]) -> Staged:
-        columns = [column for column in self._match.columns if column.name in present]
+    def _described(self, rows: int, rejected: int) -> Staged:
+        columns = self._present()
+        if rows and not columns:
+            raise ColumnsDiffer("The rows of the body have no values.")
         return Staged(
             str(self._output),
             "arrow",
@@ -201,7 +223,8 @@ class _Stager:
         )
 
 
-_BAD_VALUES: Final = (duckdb.Error, pa.ArrowException)
+# Why OSError: as such a fault of the running query comes out of an Arrow stream of 2.0.
+_BAD_VALUES: Final = (duckdb.Error, pa.ArrowException, OSError)
 
 
 def _raise_if_grave(error: Exception) -> None:

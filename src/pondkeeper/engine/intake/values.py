@@ -6,6 +6,7 @@ it would. Types of ours by their names in DuckDB; `docs/reference/types.md` is t
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pondkeeper.engine.render import sql
@@ -13,14 +14,22 @@ from pondkeeper.engine.render.types import NESTED, Type
 
 _AS_TEXT: Final = frozenset({"uhugeint", "bignum", "bit", "time with time zone", "interval"})
 _MOMENTS: Final = frozenset({"timestamp", "timestamp_s", "timestamp_ms"})
-_FAR: Final = r"'^[+-]\d{6}-'"
-_FAR_PARTS: Final = r"'^([+-]\d{6})-(\d\d)-(\d\d)'"
+_FAR: Final = r"'^[+-]\d{6,7}-'"
+_FAR_PARTS: Final = r"'^([+-]\d{6,7})-(\d\d)-(\d\d)'"
 _KEEPS_EMPTY: Final = frozenset({"varchar", "blob"})
+_EMPTY_MEMBER: Final = re.compile(r"(?:\(|, )''(?=[,)])")
 
 
 def keeps_empty(kind: Type) -> bool:
     """Whether the empty text is a value of this type; of all others it is no value, that is NULL."""
-    return kind.id in _KEEPS_EMPTY
+    return kind.id in _KEEPS_EMPTY or (kind.id == "enum" and _EMPTY_MEMBER.search(kind.name) is not None)
+
+
+def when(kind: Type, condition: str, value: str) -> str:
+    """SQL for the value where the condition holds, else NULL. Trap: 1.5 has no CASE of arrays, so they go as lists."""
+    if kind.id != "array":
+        return f"CASE WHEN {condition} THEN {value} END"
+    return _cast(kind, f"CASE WHEN {condition} THEN CAST({value} AS {kind.child.name}[]) END")
 
 
 def from_text(kind: Type, reference: str) -> str:
@@ -81,7 +90,7 @@ def _text_of(reference: str) -> str:
 def _or_null(kind: Type, reference: str, depth: int) -> str:
     """A JSON value that may be absent or `null`."""
     text = f"CAST({reference} AS VARCHAR)"
-    return f"CASE WHEN {reference} IS NULL OR {text} = 'null' THEN NULL ELSE {from_json(kind, text, depth)} END"
+    return when(kind, f"{reference} IS NOT NULL AND {text} <> 'null'", from_json(kind, text, depth))
 
 
 def _items(reference: str) -> str:
@@ -194,7 +203,7 @@ def from_value(kind: Type, source: Type, reference: str, depth: int = 0) -> str:
         return reference
     if source.id == "varchar" and kind.id != "blob":
         value = from_json(kind, reference) if kind.id in NESTED else from_text(kind, reference)
-        return value if value == reference else f"CASE WHEN {reference} IS NULL THEN NULL ELSE {value} END"
+        return value if value == reference else when(kind, f"{reference} IS NOT NULL", value)
     if kind.id == "geometry" and source.id == "blob":
         return sql.call("st_geomfromwkb", reference)
     if kind.id in ("list", "array") and source.id in ("list", "array"):

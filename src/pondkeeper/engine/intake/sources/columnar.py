@@ -82,7 +82,7 @@ class ColumnarSource:
         rows, nulls = 0, dict.fromkeys(names, 0)
         with pq.ParquetFile(self._path, read_dictionary=self._narrow_texts(group)) as file:
             for batch in file.iter_batches(BATCH_ROWS, [group], columns=list(names), use_threads=False):
-                batch.validate(full=True)
+                check(batch)
                 rows += batch.num_rows
                 for name in names:
                     nulls[name] += batch.column(name).null_count
@@ -122,7 +122,7 @@ class ColumnarSource:
             for batch in self._raw(names):
                 chosen = batch.select(names) if batch.schema.names != names else batch
                 if self._verify:
-                    chosen.validate(full=True)
+                    check(chosen)
                 self.rows += chosen.num_rows
                 for name in names:
                     self.nulls[name] += chosen.column(name).null_count
@@ -168,6 +168,30 @@ class ColumnarSource:
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             what = _NAMED[self._format]
             raise BodyInvalid(f"The body is no {what}, or breaks off: {_first_line(error)}", private=str(error)) from error
+
+
+def check(batch: pa.RecordBatch) -> None:
+    """Look at every byte of a batch: offsets that lead outside, texts that are no UTF-8. Raises ArrowInvalid."""
+    for column in batch.columns:
+        plain = _without_ranges(column.type)
+        (column if plain == column.type else column.view(plain)).validate(full=True)
+
+
+def _without_ranges(kind: pa.DataType) -> pa.DataType:
+    """The type with mere numbers where Arrow knows a range that DuckDB's values leave: HUGEINTs, and 24:00:00."""
+    if pa.types.is_decimal128(kind):
+        return pa.binary(16)
+    if pa.types.is_time(kind):
+        return pa.int32() if pa.types.is_time32(kind) else pa.int64()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_ranges(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_field.with_type(_without_ranges(kind.key_type)), kind.item_field.with_type(_without_ranges(kind.item_type)))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_ranges(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_without_ranges(kind.value_type)))
+    return kind
 
 
 def _first_line(error: Exception) -> str:
