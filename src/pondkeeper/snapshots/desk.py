@@ -1,9 +1,10 @@
-"""The keeper's side of the copier: one child, one request at a time, a successor when it dies."""
+"""The keeper's side of the copiers: one child per database, one request at a time, a successor when it dies."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pondkeeper.errors import PondkeeperError, WorkerDied
@@ -15,23 +16,25 @@ from pondkeeper.workers.spawning import ChildSpec, Template
 ENTRY = "pondkeeper.snapshots.process"
 OOM_SCORE_ADJ = 300
 SILENCE_S = 20.0
+IDLE_END_S = 600.0
 
 
 class CopierDesk:
-    """Makes snapshots by asking the copier process."""
+    """Makes snapshots by asking a copier process: one per database, so that a large one keeps no other waiting."""
 
     def __init__(self, template: Template, fence_of: Callable[[DatabasePaths], Fence]) -> None:
         self._template = template
         self._fence_of = fence_of
-        self._child: Child | None = None
-        self._lock = asyncio.Lock()
+        self._copiers: dict[Path, _Copier] = {}
 
     async def publish(self, paths: DatabasePaths, version: int, keep: int, *, compare: bool) -> dict[str, Any]:
         """Make the snapshot `version` of what the file holds now; the copier's report. Raises PondkeeperError.
 
         `compare`: somebody but our writer may have changed the file, so nothing is taken for granted.
         """
-        return await self._ask(
+        if paths.snapshots not in self._copiers:
+            self._copiers[paths.snapshots] = _Copier(self._template, self._fence_of(paths))
+        return await self._copiers[paths.snapshots].ask(
             {
                 "op": "publish",
                 "version": version,
@@ -44,14 +47,26 @@ class CopierDesk:
         )
 
     async def stop(self) -> None:
-        """End the copier; a half-made snapshot is removed by the next one."""
-        if self._child is not None:
-            self._child.kill()
-            await asyncio.shield(self._child.exited)
-            self._child = None
+        """End the copiers; a half-made snapshot is removed by the next one."""
+        for copier in self._copiers.values():
+            await copier.stop()
+        self._copiers.clear()
 
-    async def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
+
+class _Copier:
+    """One copier process: started when it has work, ended when it has had none for long."""
+
+    def __init__(self, template: Template, fence: Fence) -> None:
+        self._template = template
+        self._fence = fence
+        self._child: Child | None = None
+        self._lock = asyncio.Lock()
+        self._idle: asyncio.TimerHandle | None = None
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Its answer to a message. Raises what it answers as an error, and WorkerDied."""
         async with self._lock:
+            self._stay()
             child = await self._started()
             child.send(message)
             try:
@@ -60,16 +75,33 @@ class CopierDesk:
                 self._child = None
                 child.kill()
                 raise
+            self._idle = asyncio.get_running_loop().call_later(IDLE_END_S, self._end)
         if answer["op"] == "error":
             raise PondkeeperError.from_wire({key: value for key, value in answer.items() if key != "op"})
         return answer
 
+    async def stop(self) -> None:
+        self._stay()
+        if (child := self._child) is not None:
+            self._end()
+            await asyncio.shield(child.exited)
+
     async def _started(self) -> Child:
         if self._child is None or self._child.exited.done():
-            wide = Fence(write=("/",), may_touch=True)  # Why: one copier for databases anywhere; it runs no SQL
-            spec = ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ, fence=wide)
+            spec = ChildSpec("copier", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence)
             self._child = await self._template.spawn(spec)
         return self._child
+
+    def _stay(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _end(self) -> None:
+        """Why by a kill: what it prepared is private, and removed by its successor."""
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
 
 
 async def _answer(child: Child) -> dict[str, Any]:
