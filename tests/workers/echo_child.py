@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import socket
@@ -14,6 +15,7 @@ from pondkeeper.workers.interrupts import listen
 
 def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
     interrupted: list[int] = []
+    taken: list[mmap.mmap | None] = []
     listen(control, interrupted.append)
     pipe.send({"op": "ready"})
     while (message := pipe.receive()) is not None:
@@ -30,10 +32,24 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
                 while not interrupted:
                     time.sleep(0.001)
                 pipe.send({"op": "interrupted", "number": interrupted.pop()})
+            case "take":
+                taken.append(take(message["size_bytes"], shared=message["shared"]))
+                pipe.send({"op": "taken" if taken[-1] is not None else "refused"})
             case "exit":
                 raise SystemExit(3)
             case "hang":
                 time.sleep(600)
+
+
+def take(size_bytes: int, *, shared: bool) -> mmap.mmap | None:
+    """So much memory, written to; None when the kernel refuses. Shared memory is what RLIMIT_DATA does not count."""
+    try:
+        area = mmap.mmap(-1, size_bytes, flags=mmap.MAP_ANONYMOUS | (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE))
+    except OSError:
+        return None
+    for page in range(0, size_bytes, mmap.PAGESIZE):
+        area[page] = 1
+    return area
 
 
 def facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -201,7 +201,7 @@ class Database:
                 min(request.memory_limit_bytes or default.memory_limit_bytes, default.memory_limit_bytes),
                 min(request.threads or default.threads, default.threads),
             )
-        return Question(entry.query_id, message, deadline, request.timeout_s, entry.has_its_turn, resources)
+        return Question(entry.query_id, message, deadline, request.timeout_s, entry.has_its_turn, resources, request.key_id or "")
 
     async def _snapshot_for(self, least: int, deadline: float) -> Snapshot:
         if self.newest is None and is_lasting(problem := self.problem()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,22 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.errors import DatabaseUnavailable, KeeperStopping, OutOfMemory, PondkeeperError, QueueFull, ReadersBusy
+from pondkeeper.errors import DatabaseUnavailable, KeeperStopping, OutOfMemory, PondkeeperError, ReadersBusy
 from pondkeeper.files.durable import make_folder
 from pondkeeper.readers.answer import AnswerStream, ReaderWasDead, SnapshotGone
+from pondkeeper.readers.line import RETRY_AFTER_S, Line
 from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
 from pondkeeper.workers.brake import Brake
+from pondkeeper.workers.ceiling import WATCH_INTERVAL_S, Ceiling
 from pondkeeper.workers.child import ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 from pondkeeper.workers.fence import Fence
 
 ENTRY = "pondkeeper.readers.process"
-WATCH_INTERVAL_S = 0.1
 CATCH_UP_INTERVAL_S = 0.25
 UNUSED_AHEAD = 8
 OOM_SCORE_ADJ = 600
-RETRY_AFTER_S = 1
 BIRTH_TIMEOUT_S = 30.0
 OPEN_TIMEOUT_S = 60.0
 GONE_PAUSE_S = 0.01
@@ -47,19 +47,14 @@ class PoolLimits:
     kill_after_s: float
 
     @property
-    def rlimit_data_bytes(self) -> int:
-        """Above DuckDB's own limit, so that scalar functions that ignore it end in a clean error (FACTS: Killing)."""
-        return int(self.resources.memory_limit_bytes * 1.5) + 768 * 1024 * 1024
-
-    @property
-    def rss_ceiling_bytes(self) -> int:
-        """Where the watchdog kills: the second wall, for what slips through the first."""
-        return self.rlimit_data_bytes + 512 * 1024 * 1024
+    def ceiling(self) -> Ceiling:
+        """The walls above DuckDB's own limit, which scalar functions ignore (FACTS: Killing)."""
+        return Ceiling(self.resources.memory_limit_bytes)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query as the pool needs it; `on_turn` is called when a reader begins with it."""
+    """A query as the pool needs it; `on_turn` is called when a reader begins with it. `caller`: whose turn it takes."""
 
     query_id: str
     message: Mapping[str, Any]
@@ -67,6 +62,7 @@ class Question:
     timeout_s: float
     on_turn: Callable[[], None]
     resources: Resources | None = None
+    caller: str = ""
 
 
 class Pool:
@@ -80,7 +76,7 @@ class Pool:
         self._temp = temp
         self._readers: set[Reader] = set()
         self._idle: list[Reader] = []
-        self._waiters: deque[asyncio.Future[Reader]] = deque()
+        self._line = Line(limits.max_waiting)
         self._running: dict[Reader, AnswerStream] = {}
         self._newest: dict[str, Snapshot] = {}
         self._tasks = SideTasks()
@@ -103,9 +99,7 @@ class Pool:
         """End every reader now; running queries are cut."""
         self._stopping = True
         await self._tasks.end()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(KeeperStopping())
+        self._line.close()
         for reader in list(self._readers):
             reader.child.kill()
         for reader in list(self._readers):
@@ -119,7 +113,7 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters)
+        return len(self._line)
 
     # Queries
 
@@ -170,14 +164,13 @@ class Pool:
     async def _acquire(self, question: Question, snapshot: Snapshot) -> Reader:
         if self._stopping:
             raise KeeperStopping
-        if reader := self._take_idle(snapshot.database):
-            reader.state = ReaderState.BUSY
-            return reader
-        if len(self._waiters) >= self.limits.max_waiting:
-            raise QueueFull(f"{self.limits.max_waiting} queries wait for a reader already.", retry_after_s=RETRY_AFTER_S)
+        caller = question.caller
+        self._line.asks(caller)
+        if (len(self._idle) > 1 or self._may_take_the_last(caller)) and (reader := self._take_idle(snapshot.database)):
+            return self._given_to(reader, caller)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reader] = loop.create_future()
-        self._waiters.append(waiter)
+        self._line.join(caller, waiter)
         wait_s = max(0.0, min(self.limits.wait_s, question.deadline - loop.time()))
         try:
             return await asyncio.wait_for(waiter, wait_s)
@@ -191,8 +184,10 @@ class Pool:
                 self._hand_on(waiter.result())
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._line.leave(caller, waiter)
+
+    def _may_take_the_last(self, caller: str) -> bool:
+        return self.limits.count == 1 or self._line.may_take_the_last(caller)
 
     def _take_idle(self, database: str) -> Reader | None:
         """The idle reader that was used last, with the database open if there is one: it is warm."""
@@ -212,7 +207,7 @@ class Pool:
             name="reader",
             entry=ENTRY,
             config={"temp_directory": str(temp_directory), "temp_limit_bytes": self.limits.temp_limit_bytes},
-            limits={"data": self.limits.rlimit_data_bytes},
+            limits=self.limits.ceiling.rlimits,
             oom_score_adj=OOM_SCORE_ADJ,
         )
         reader = Reader(await self._template.spawn(spec), self._tasks, self._on_release)
@@ -229,25 +224,37 @@ class Pool:
 
     def _on_release(self, reader: Reader) -> None:
         self._running.pop(reader, None)
+        self._take_back(reader)
         if reader.is_spent:
             reader.child.kill()
         elif not reader.child.exited.done():
             self._hand_on(reader)
 
     def _hand_on(self, reader: Reader) -> None:
-        """Give a free reader to whoever has waited longest, else to the idle ones."""
+        """Give a free reader to whose turn it is, else to the idle ones."""
+        self._take_back(reader)
         if reader.state is ReaderState.DEAD:
             return
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                reader.state = ReaderState.BUSY
-                waiter.set_result(reader)
-                return
+        if (turn := self._line.next(is_last=not self._idle and self.limits.count > 1)) is not None:
+            caller, waiter = turn
+            self._given_to(reader, caller)
+            waiter.set_result(reader)
+            return
         reader.state = ReaderState.IDLE
         self._idle.append(reader)
         if self._is_stale(reader):
             reader.let_go()
+
+    def _given_to(self, reader: Reader, caller: str) -> Reader:
+        """The reader, which is now the caller's."""
+        reader.state, reader.caller = ReaderState.BUSY, caller
+        self._line.takes(caller)
+        return reader
+
+    def _take_back(self, reader: Reader) -> None:
+        if reader.caller is not None:
+            self._line.gives_back(reader.caller)
+            reader.caller = None
 
     def _on_exit(self, reader: Reader, temp_directory: Path) -> None:
         reader.state = ReaderState.DEAD
@@ -293,6 +300,8 @@ class Pool:
         """Let the other idle readers follow at a walk: in a stream of commits each would open every version."""
         while True:
             await asyncio.sleep(CATCH_UP_INTERVAL_S)
+            if self._idle and len(self._line):  # Why: one that was kept for others is for anybody when no others ask.
+                self._hand_on(self._idle.pop())
             if stale := list(filter(self._is_stale, self._idle)):
                 await self._open_newest(min(stale, key=lambda reader: reader.snapshot.version if reader.snapshot else 0))
 
@@ -333,7 +342,7 @@ class Pool:
                 if before.get(reader) is stream:
                     reader.let_others_go_first()
                 rss_bytes = reader.child.rss_bytes()
-                if rss_bytes > self.limits.rss_ceiling_bytes:
+                if rss_bytes > self.limits.ceiling.rss_bytes:
                     _log.warning("reader over its memory ceiling", pid=reader.child.pid, rss_bytes=rss_bytes)
                     stream.stop(OutOfMemory("The query went over the hard memory ceiling of its reader."))
                     reader.child.kill()

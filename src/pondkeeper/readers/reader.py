@@ -43,7 +43,7 @@ class Resources:
 class Reader:
     """A reader process; `release` gives it back to its pool, exactly once per use.
 
-    `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
+    `caller`: whose query it runs. `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
     counts as one at birth. `is_spent`: it ran out of memory, and what its allocator still holds would be missing to the
     next query.
     """
@@ -52,6 +52,7 @@ class Reader:
         self.child = child
         self.side_tasks = side_tasks
         self.state = ReaderState.STARTING
+        self.caller: str | None = None
         self.snapshot: Snapshot | None = None
         self.has_it_open = False
         self.resources: Resources | None = None

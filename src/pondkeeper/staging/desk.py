@@ -11,10 +11,12 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.errors import OutOfMemory, PondkeeperError, WorkerDied
 from pondkeeper.files.durable import make_folder
+from pondkeeper.workers.ceiling import Ceiling
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.staging.process"
@@ -39,9 +41,9 @@ class StagerLimits:
     temp_limit_bytes: int
 
     @property
-    def rlimit_data_bytes(self) -> int:
-        """Above DuckDB's own limit, because Arrow and the text of rows know nothing of it."""
-        return int(self.memory_limit_bytes * 1.5) + 768 * 1024 * 1024
+    def ceiling(self) -> Ceiling:
+        """The walls above DuckDB's own limit, of which Arrow and the text of rows know nothing."""
+        return Ceiling(self.memory_limit_bytes)
 
 
 @dataclass(eq=False)
@@ -49,6 +51,11 @@ class _Stager:
     child: Child
     temp: Path
     end_timer: asyncio.TimerHandle | None = None
+    is_too_big: bool = False
+
+    def was_too_big(self) -> None:
+        """It is about to be killed for the memory that it took."""
+        self.is_too_big = True
 
 
 class StagingDesk:
@@ -63,6 +70,7 @@ class StagingDesk:
         self._idle: list[_Stager] = []
         self._all: set[_Stager] = set()
         self._numbers = itertools.count(1)
+        self._tasks = SideTasks()
         self._stopping = False
 
     @property
@@ -99,6 +107,8 @@ class StagingDesk:
                 try:
                     return await self._asked(stager, message)
                 except ChildGone as gone:
+                    if stager.is_too_big:
+                        raise OutOfMemory("Staging the body went over the hard memory ceiling of its process.") from gone
                     # Why again: one that died idle has not read the message, which says nothing about it.
                     if attempts <= 0 and not gone.unread:
                         raise WorkerDied("The process that staged the body died over it.", status=gone.status) from gone
@@ -142,11 +152,11 @@ class StagingDesk:
             "temp_directory": str(temp),
             "temp_limit_bytes": limits.temp_limit_bytes,
         }
-        rlimits = {"data": limits.rlimit_data_bytes}
-        spec = ChildSpec("stager", ENTRY, config, rlimits, OOM_SCORE_ADJ, self._fence.with_own(temp))
+        spec = ChildSpec("stager", ENTRY, config, limits.ceiling.rlimits, OOM_SCORE_ADJ, self._fence.with_own(temp))
         child = await self._template.spawn(spec)
         stager = _Stager(child, temp)
         self._all.add(stager)
+        self._tasks.start(limits.ceiling.watch(child, stager.was_too_big))
         try:
             await child.next_frame()  # ready
         except BaseException:  # Why: whoever asked for it does not get it, and nobody else would end it.
@@ -169,4 +179,8 @@ class StagingDesk:
         self._all.discard(stager)
         stager.child.close()
         stager.child.kill()
-        stager.child.exited.add_done_callback(lambda _: shutil.rmtree(stager.temp, ignore_errors=True))
+        stager.child.exited.add_done_callback(lambda _: self._sweep(stager.temp))
+
+    def _sweep(self, temp: Path) -> None:
+        """Why a thread: what was spilled may be many gigabytes, which take their time to go."""
+        self._tasks.start(asyncio.to_thread(shutil.rmtree, temp, ignore_errors=True))

@@ -14,7 +14,7 @@ from typing import Protocol
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, PartsApplied, PondkeeperError
+from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, OutOfMemory, PartsApplied, PondkeeperError
 from pondkeeper.writer.batch import Batch, Member, Send
 from pondkeeper.writer.grouping import Step, groups, steps
 from pondkeeper.writer.session import Session
@@ -218,7 +218,7 @@ class _Attempt:
             self._refuse_one_and_die(failing, error)
         is_guilty = len(failing) == 1 and not before and not self.transaction.was_interrupted
         if is_guilty and not _ask_for_look_up(failing):
-            self._batch.refuse(failing, error)
+            self._refuse(failing, error)
             failing = []
         self._batch.put_back(before + failing)
         if len(failing) > 1 and not self.transaction.was_interrupted:
@@ -241,9 +241,14 @@ class _Attempt:
         if error.fatal:
             self._refuse_one_and_die(self.begun, error)
         if len(self.begun) == 1 and not self.transaction.was_interrupted:
-            self._batch.refuse(self.begun, error)
+            self._refuse(self.begun, error)
         self._batch.put_back(self.begun)
         self._plan(*([member] for member in self.begun))
+
+    def _refuse(self, guilty: list[Member], error: PondkeeperError) -> None:
+        self._batch.refuse(guilty, error)
+        if isinstance(error, OutOfMemory):
+            raise SystemExit(1)  # Why: what the allocator still holds of it would be missing to the next write.
 
     def _refuse_one_and_die(self, suspects: list[Member], error: PondkeeperError) -> None:
         """Why only one: of several it is not known whose fault it was; the successor runs each of them alone."""

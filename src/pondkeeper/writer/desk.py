@@ -14,7 +14,9 @@ from typing import Any
 import structlog
 
 from pondkeeper.errors import PondkeeperError
+from pondkeeper.files.durable import empty_folder
 from pondkeeper.workers.brake import Brake
+from pondkeeper.workers.ceiling import Ceiling
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.side_tasks import SideTasks
@@ -43,6 +45,11 @@ class WriterLimits:
     max_waiting: int
     pause_ratio: float
 
+    @property
+    def ceiling(self) -> Ceiling:
+        """The walls above DuckDB's own limit, which scalar functions ignore."""
+        return Ceiling(self.memory_limit_bytes)
+
 
 @dataclass(frozen=True)
 class Publishing:
@@ -60,7 +67,8 @@ class Publishing:
 class WriterDesk:
     """The writer of one database, whichever process it is right now.
 
-    Frames about requests go to `on_request`, the death of the process to `on_death`, before anything is reset.
+    Frames about requests go to `on_request`, the death of the process to `on_death`, before anything is reset; `on_overfull`
+    is told before one is killed for the memory that it takes.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class WriterDesk:
         self._starting = asyncio.Lock()
         self._brake = Brake()
         self._copying: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._republish_after_s = REPUBLISH_AFTER_S
         self._republish_timer: asyncio.TimerHandle | None = None
         self._tasks = SideTasks()
@@ -100,6 +109,7 @@ class WriterDesk:
         self.closed_state = known_state
         self.others_changed_it = True
         self.on_request: Callable[[dict[str, Any]], None] = lambda frame: None
+        self.on_overfull: Callable[[], None] = lambda: None
         self.on_death: Callable[[ChildGone], None] = lambda gone: None
 
     @property
@@ -124,9 +134,12 @@ class WriterDesk:
                 if self._brake.delay_s:
                     self._log.warning("the writer dies at birth", next_start_in_s=self._brake.delay_s)
                     await asyncio.sleep(self._brake.delay_s)
+                if self._sweeping is not None:
+                    await asyncio.wait({self._sweeping})
                 await self._publishing.reserve(self.next_version + 1)
                 self._child = await self._spawn()
                 self._tasks.start(self._listen(self._child, time.monotonic()))
+                self._tasks.start(self._limits.ceiling.watch(self._child, self._on_overfull))
             return self._child
 
     async def _spawn(self) -> Child:
@@ -141,7 +154,7 @@ class WriterDesk:
             "next_version": self.next_version,
             "known_state": self.closed_state,
         }
-        spec = ChildSpec("writer", ENTRY, config, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence)
+        spec = ChildSpec("writer", ENTRY, config, limits.ceiling.rlimits, OOM_SCORE_ADJ, self._fence)
         return await self._template.spawn(spec)
 
     def interrupt(self, number: int) -> None:
@@ -245,10 +258,15 @@ class WriterDesk:
         self.closed_state = frame["state"]
         self._closed.set()
 
+    def _on_overfull(self) -> None:
+        self.on_overfull()
+
     def _on_gone(self, gone: ChildGone) -> None:
         self._child = None
         if not self._stopping:
             self._log.warning("the writer died", status=gone.status)
+        # Why: DuckDB leaves the temp files of a killed process behind.
+        self._sweeping = self._tasks.start(asyncio.to_thread(empty_folder, Path(self._config["temp_directory"])))
         self.on_death(gone)
         self._on_closed({"state": None})
 

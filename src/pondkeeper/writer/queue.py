@@ -15,6 +15,7 @@ from pondkeeper.errors import (
     DatabaseUnreadable,
     KeeperStopping,
     OutcomeUnknown,
+    OutOfMemory,
     PondkeeperError,
     QueryCancelled,
     QueueFull,
@@ -58,7 +59,7 @@ class WriteQueue:
         self._running_until = math.inf
         self.may_forget = True  # whether outcomes of keys that are older than they need be kept may go
         self.waits = Timings()
-        desk.on_request, desk.on_death = self._on_frame, self._on_death
+        desk.on_request, desk.on_death, desk.on_overfull = self._on_frame, self._on_death, self._on_overfull
 
     def start(self) -> None:
         self._tasks.start(self._serve())
@@ -337,6 +338,12 @@ class WriteQueue:
         self._batch.clear()
         self.desk.waiting_for = None
         self._batch_over.set()
+
+    def _on_overfull(self) -> None:
+        """The writer is killed for its memory: a write that ran alone is why; of several each goes on alone."""
+        guilty = [write for write in self._batch.values() if write.has_begun and not write.is_committing]
+        if len(guilty) == 1 and guilty[0].reason is None:
+            guilty[0].reason = OutOfMemory("The write went over the hard memory ceiling of the writer.")
 
     def _on_death(self, gone: ChildGone) -> None:
         """Those that were committing are unknown; the others go on with the successor, in their order."""
