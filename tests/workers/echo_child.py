@@ -15,7 +15,7 @@ from pondkeeper.workers.interrupts import listen
 
 def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
     interrupted: list[int] = []
-    taken: list[mmap.mmap | None] = []
+    taken: list[mmap.mmap] = []
     listen(control, interrupted.append)
     pipe.send({"op": "ready"})
     while (message := pipe.receive()) is not None:
@@ -29,27 +29,31 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
                     pipe.send_data(b"x" * message["size_bytes"])
                 pipe.send({"op": "end"})
             case "wait":
-                while not interrupted:
-                    time.sleep(0.001)
-                pipe.send({"op": "interrupted", "number": interrupted.pop()})
+                pipe.send({"op": "interrupted", "number": wait_for(interrupted)})
             case "take":
-                taken.append(take(message["size_bytes"], shared=message["shared"]))
-                pipe.send({"op": "taken" if taken[-1] is not None else "refused"})
+                pipe.send({"op": take(taken, message["size_bytes"], shared=message["shared"])})
             case "exit":
                 raise SystemExit(3)
             case "hang":
                 time.sleep(600)
 
 
-def take(size_bytes: int, *, shared: bool) -> mmap.mmap | None:
-    """So much memory, written to; None when the kernel refuses. Shared memory is what RLIMIT_DATA does not count."""
+def take(taken: list[mmap.mmap], size_bytes: int, *, shared: bool) -> str:
+    """Take so much memory and write to it. Shared memory is what RLIMIT_DATA does not count."""
     try:
         area = mmap.mmap(-1, size_bytes, flags=mmap.MAP_ANONYMOUS | (mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE))
     except OSError:
-        return None
+        return "refused"
     for page in range(0, size_bytes, mmap.PAGESIZE):
         area[page] = 1
-    return area
+    taken.append(area)
+    return "taken"
+
+
+def wait_for(interrupted: list[int]) -> int:
+    while not interrupted:
+        time.sleep(0.001)
+    return interrupted.pop()
 
 
 def facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,13 @@ async def take(child: Child, size_bytes: int, *, shared: bool = False) -> str:
     return str(frame["op"])
 
 
+async def take_until_killed(child: Child) -> None:
+    """It may be killed at any moment after the first."""
+    for _ in range(1000):
+        await take(child, TOO_MUCH, shared=True)
+        await asyncio.sleep(0.05)
+
+
 async def started(template: Template, spec: ChildSpec) -> Child:
     child = await template.spawn(spec)
     assert await child.next_frame() == {"op": "ready"}
@@ -48,9 +55,7 @@ async def test_what_the_kernel_does_not_count_is_killed_by_the_watchdog(template
     assert await take(child, FITS, shared=True) == "taken"
     assert not told
     with pytest.raises(ChildGone) as gone:
-        for _ in range(1000):  # Why again and again: it may be killed at any moment after the first.
-            await take(child, TOO_MUCH, shared=True)
-            await asyncio.sleep(0.05)
+        await take_until_killed(child)
     assert gone.value.status == -signal.SIGKILL
     assert told == [False]
     await asyncio.wait_for(watching, 10)

@@ -21,9 +21,9 @@ from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.ceiling import WATCH_INTERVAL_S, Ceiling
 from pondkeeper.workers.child import ChildGone
+from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import ChildSpec, Template
-from pondkeeper.workers.fence import Fence
 
 ENTRY = "pondkeeper.readers.process"
 CATCH_UP_INTERVAL_S = 0.25
