@@ -32,6 +32,7 @@ from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting,
 from pondkeeper.databases.watching import Sight, look
 from pondkeeper.errors import (
     DatabaseBusy,
+    DatabaseMissing,
     DatabaseUnavailable,
     PondkeeperError,
     VersionNotReached,
@@ -150,6 +151,17 @@ class Database:
     @property
     def is_started(self) -> bool:
         return self._queue is not None
+
+    async def is_judged_within(self, timeout_s: float) -> bool:
+        """Whether in that time there is a snapshot, or a reason why there is none."""
+        if self.newest is not None:
+            return True
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        try:
+            await self._waiters.wait(0, deadline, is_any)
+        except (TimeoutError, PondkeeperError):
+            return self.problem() is not None
+        return True
 
     @property
     def is_ready(self) -> bool:
@@ -355,7 +367,11 @@ class Database:
             return False
         if self.queue.desk.closed_state:
             self._known_state = self.queue.desk.closed_state
-        return self.newest is None or self._sight.state != self._known_state
+        return self.newest is None or self._sight.state != self._known_state or self._is_back()
+
+    def _is_back(self) -> bool:
+        """Whether the file was missing and is there again, the same as before."""
+        return isinstance(self.problem(), DatabaseMissing) and self._sight.state[0] != 0
 
     async def _publish_changes(self) -> None:
         self.queue.desk.others_changed_it = True

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import msgspec
+import structlog
 
+from pondkeeper.databases.arrivals import Arrivals
 from pondkeeper.databases.database import Database
 from pondkeeper.databases.fencing import folders, of_copier, of_readers, of_stagers
 from pondkeeper.databases.judging import ENTRY as JUDGE
@@ -18,7 +20,7 @@ from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
-from pondkeeper.files.paths import DatabasePaths, Home, is_database_name
+from pondkeeper.files.paths import SUFFIX, DatabasePaths, Home, is_database_name
 from pondkeeper.readers.pool import ENTRY as READER
 from pondkeeper.readers.pool import Pool, PoolLimits
 from pondkeeper.readers.reader import Resources
@@ -27,11 +29,13 @@ from pondkeeper.snapshots.desk import ENTRY as COPIER
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.staging.desk import ENTRY as STAGER
 from pondkeeper.staging.desk import StagerLimits, StagingDesk
+from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import ENTRY as WRITER
 
-SUFFIX = ".duckdb"
+FIRST_SNAPSHOT_S = 30.0
 PRELOADING = "pondkeeper.engine.preloading"  # first: it keeps the libraries from starting threads
+_log = structlog.get_logger(__name__)
 
 
 def database_files(path: Path) -> list[Path]:
@@ -56,6 +60,7 @@ class Registry:
 
     def __init__(self, files: Iterable[Path], home: Home, settings: Settings) -> None:
         self.home = home
+        self.on_added: Callable[[], Awaitable[object]] | None = None
         self.running = RunningQueries()
         self._settings = settings
         paths = [home.database(file) for file in files]
@@ -65,11 +70,14 @@ class Registry:
         self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp, of_stagers(paths))
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
+        self._tasks = SideTasks()
         for of_one in paths:
-            database = Database(
-                of_one, settings, self._template, self.pool, self._copier, self.running, self._stagers
-            )
-            self._databases[database.name] = database
+            self._databases[of_one.name] = self._made(of_one)
+
+    def _made(self, paths: DatabasePaths) -> Database:
+        return Database(
+            paths, self._settings, self._template, self.pool, self._copier, self.running, self._stagers
+        )
 
     # Life
 
@@ -85,20 +93,39 @@ class Registry:
 
     def _claim(self) -> None:
         for database in self.all():
-            paths = database.paths
-            try:
-                make_folder(paths.turn)
-                claim = FlockFile(paths.claim_lock)
-                if not claim.try_acquire():
-                    raise _served_by_another(paths)
-            except OSError as error:
-                message = f"The folder of database {paths.name!r} cannot be written."
-                raise DatabaseReadOnly(message, private=str(error)) from error
-            self._claims.append(claim)
-            for folder in folders(paths):
-                make_folder(folder)
+            self._claims.append(_claimed(database.paths))
         shutil.rmtree(self.home.temp, ignore_errors=True)  # left behind by a keeper that was killed
         make_folder(self.home.temp)
+
+    # Databases that come later
+
+    def watch_folder(self, folder: Path) -> None:
+        """Serve also the database files that come into this folder from now on."""
+        self._tasks.start(Arrivals(folder, self._databases, self._add).watch())
+
+    async def _add(self, file: Path) -> None:
+        """Serve one more database. Raises KeeperRunning or DatabaseReadOnly."""
+        paths = self.home.database(file)
+        claim = await asyncio.to_thread(_claimed, paths)
+        database = self._made(paths)
+        try:
+            everybody = [*(each.paths for each in self.all()), paths]
+            # Why before it is served: children are let into the folders that there were when they were forked.
+            self._stagers.renew(of_stagers(everybody))
+            await self.pool.renew(of_readers(everybody))
+            await database.start()
+            # Why served only then: until its first snapshot it would make the whole keeper look as if it were starting.
+            await database.is_judged_within(FIRST_SNAPSHOT_S)
+        except BaseException:  # Why: whatever kept it from being served, it is tried again, and by others.
+            if database.is_started:
+                await database.stop(0.0)
+            claim.release()
+            raise
+        self._claims.append(claim)
+        self._databases[database.name] = database
+        _log.info("a database has come into the folder", database=database.name)
+        if self.on_added is not None:
+            await self.on_added()
 
     def sign(self, url: str) -> None:
         """Say beside each claim who has it, for the keeper that is refused because of it."""
@@ -108,6 +135,7 @@ class Registry:
 
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within the grace, close the files in order, end the children, give the claims back."""
+        await self._tasks.end()
         await asyncio.gather(*(database.stop(grace_s) for database in self.all() if database.is_started))
         await self.pool.stop()
         await self._copier.stop()
@@ -134,12 +162,27 @@ class Registry:
 
     def _only(self) -> Database:
         if not self._databases:
-            message = "This keeper has no database: there was no .duckdb file in its folder when it started."
-            raise DatabaseNotFound(message, remedy="Put one there, or name one to be made, and start the keeper again.")
+            message = "This keeper has no database: there is no .duckdb file in its folder."
+            raise DatabaseNotFound(message, remedy="Put one there: it is served within seconds.")
         if len(self._databases) != 1:
             message = f"This keeper has {len(self._databases)} databases; the request must name one."
             raise DatabaseNotFound(message, remedy="Use /v1/databases/{name}/…; GET /v1/databases lists the names.")
         return next(iter(self._databases.values()))
+
+
+def _claimed(paths: DatabasePaths) -> FlockFile:
+    """The claim on a database, with its folders. Raises KeeperRunning or DatabaseReadOnly."""
+    try:
+        make_folder(paths.turn)
+        claim = FlockFile(paths.claim_lock)
+        if not claim.try_acquire():
+            raise _served_by_another(paths)
+        for folder in folders(paths):
+            make_folder(folder)
+    except OSError as error:
+        message = f"The folder of database {paths.name!r} cannot be written."
+        raise DatabaseReadOnly(message, private=str(error)) from error
+    return claim
 
 
 def _served_by_another(paths: DatabasePaths) -> KeeperRunning:

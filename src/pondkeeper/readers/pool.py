@@ -29,6 +29,7 @@ ENTRY = "pondkeeper.readers.process"
 CATCH_UP_INTERVAL_S = 0.25
 UNUSED_AHEAD = 8
 OOM_SCORE_ADJ = 600
+REFILL_POLL_S = 0.01
 BIRTH_TIMEOUT_S = 30.0
 OPEN_TIMEOUT_S = 60.0
 GONE_PAUSE_S = 0.01
@@ -72,7 +73,6 @@ class Pool:
         self.limits = limits
         self._fence = fence
         self._template = template
-        self._fence = fence
         self._temp = temp
         self._readers: set[Reader] = set()
         self._idle: list[Reader] = []
@@ -94,6 +94,23 @@ class Pool:
         self._tasks.start(self._open_ahead())
         self._tasks.start(self._catch_up())
         await asyncio.gather(*(self._add_reader() for _ in range(self.limits.count)))
+
+    async def renew(self, fence: Fence) -> None:
+        """Another fence from now on: readers that were born within the old one are replaced, busy ones when they are done."""
+        self._fence = fence
+        for reader in self._readers:
+            reader.is_spent = True
+        while not self._stopping and (old := next((each for each in self._idle if each.is_spent), None)) is not None:
+            self._idle.remove(old)  # Why one by one: the others answer meanwhile.
+            old.was_useful = True  # it did not die at birth: we ended it
+            old.child.kill()
+            await asyncio.shield(old.child.exited)
+            await self._until_refilled()
+
+    async def _until_refilled(self) -> None:
+        deadline = asyncio.get_running_loop().time() + BIRTH_TIMEOUT_S
+        while len(self._readers) < self.limits.count and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  Why: once per new database
+            await asyncio.sleep(REFILL_POLL_S)
 
     async def stop(self) -> None:
         """End every reader now; running queries are cut."""
@@ -200,17 +217,18 @@ class Pool:
     # Readers
 
     async def _add_reader(self) -> None:
-        temp_directory = self._temp / f"reader-{uuid.uuid4().hex[:12]}"
+        temp_directory, fence = self._temp / f"reader-{uuid.uuid4().hex[:12]}", self._fence
         make_folder(temp_directory)
         spec = ChildSpec(
-            fence=self._fence.with_own(temp_directory),
             name="reader",
             entry=ENTRY,
             config={"temp_directory": str(temp_directory), "temp_limit_bytes": self.limits.temp_limit_bytes},
             limits=self.limits.ceiling.rlimits,
             oom_score_adj=OOM_SCORE_ADJ,
+            fence=fence.with_own(temp_directory),
         )
         reader = Reader(await self._template.spawn(spec), self._tasks, self._on_release)
+        reader.is_spent = fence is not self._fence  # it was renewed meanwhile
         self._readers.add(reader)
         reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
         try:
@@ -234,6 +252,9 @@ class Pool:
         """Give a free reader to whose turn it is, else to the idle ones."""
         self._take_back(reader)
         if reader.state is ReaderState.DEAD:
+            return
+        if reader.is_spent:
+            reader.child.kill()
             return
         if (turn := self._line.next(is_last=not self._idle and self.limits.count > 1)) is not None:
             caller, waiter = turn

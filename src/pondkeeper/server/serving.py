@@ -70,6 +70,7 @@ class Keeper:
         self._server: HttpServer | None = None
         self._pipelines: Pipelines | None = None
         self._stop_by = 0.0
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     async def run(self) -> None:
         """Start, serve until told to stop, stop."""
@@ -112,7 +113,11 @@ class Keeper:
         await self._server.start(sockets, listen_control(self._home.socket))
         await self._pipelines.start(listen_control(self._home.pipeline_socket))
         steps.callback(_take_away, self._home.socket, self._home.pipeline_socket, self._home.keeper_json)
-        await self._announce(registry, keys, _url(self._settings.server.host, sockets[0]))
+        url = _url(self._settings.server.host, sockets[0])
+        await self._announce(registry, keys, url)
+        if self._path.is_dir():
+            registry.on_added = lambda: self._sign(registry, url)
+            registry.watch_folder(self._path)
 
     async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
         """The audit, which ends after the last request has; None where it is switched off."""
@@ -123,14 +128,19 @@ class Keeper:
         return audit
 
     async def _announce(self, registry: Registry, keys: Keyring, url: str) -> None:
-        note = _note(url, {database.name: str(database.paths.file) for database in registry.all()})
-        await asyncio.to_thread(write_atomic, self._home.keeper_json, msgspec.json.encode(note))
-        await asyncio.to_thread(registry.sign, url)
+        note = await self._sign(registry, url)
         token = await keys.ensure_admin_key()
         sys.stderr.write(_welcome(url, list(note["databases"]), token))
         sys.stderr.flush()
         # Why after the welcome: the log is written by a thread, and would fall into the midst of it.
         _log.info("serving", url=url, databases=list(note["databases"]), home=str(self._home.root))
+
+    async def _sign(self, registry: Registry, url: str) -> dict[str, Any]:
+        """Say on disk who we are and what we have."""
+        note = _note(url, {database.name: str(database.paths.file) for database in registry.all()}, self._started_at)
+        await asyncio.to_thread(write_atomic, self._home.keeper_json, msgspec.json.encode(note))
+        await asyncio.to_thread(registry.sign, url)
+        return note
 
     async def _stop_doors(self, server: HttpServer, pipelines: Pipelines) -> None:
         await asyncio.gather(server.stop(self._grace_left_s), pipelines.stop(self._grace_left_s))
@@ -161,8 +171,7 @@ def _read_note(home: Home) -> dict[str, Any]:
     return {name: said[name] for name in ("pid", "url") if name in said}
 
 
-def _note(url: str, databases: dict[str, str]) -> dict[str, Any]:
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+def _note(url: str, databases: dict[str, str], started_at: str) -> dict[str, Any]:
     return {"pid": os.getpid(), "started_at": started_at, "url": url, "version": __version__, "databases": databases}
 
 

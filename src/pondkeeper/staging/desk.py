@@ -52,6 +52,7 @@ class _Stager:
     temp: Path
     end_timer: asyncio.TimerHandle | None = None
     is_too_big: bool = False
+    is_outdated: bool = False
 
     def was_too_big(self) -> None:
         """It is about to be killed for the memory that it took."""
@@ -92,6 +93,17 @@ class StagingDesk:
         shape: dict[str, Any] | None = answer["shape"]
         return shape
 
+    def renew(self, fence: Fence) -> None:
+        """Another fence from now on: stagers that were born within the old one are ended, busy ones when they are done."""
+        self._fence = fence
+        for stager in self._all:
+            stager.is_outdated = True
+        for stager in self._idle:
+            if stager.end_timer is not None:
+                stager.end_timer.cancel()
+            self._end(stager)
+        self._idle.clear()
+
     async def stop(self) -> None:
         """End all of them."""
         self._stopping = True
@@ -120,7 +132,7 @@ class StagingDesk:
             answer = await stager.child.next_frame()
             if not isinstance(answer, dict):
                 raise WorkerDied("The stager sent what no stager sends, and was ended.")
-            is_fit = not answer.get("is_spent") and stager.child.rss_bytes() < SPENT_RSS_BYTES
+            is_fit = not (answer.get("is_spent") or stager.is_outdated) and stager.child.rss_bytes() < SPENT_RSS_BYTES
         finally:
             if is_fit and not self._stopping:
                 self._put_aside(stager)
