@@ -18,7 +18,7 @@ ENGINE = {"duckdb", "_duckdb", "pyarrow"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "uvloop"}
 CONTROL = {"sqlite3", "_sqlite3", "pondkeeper.access", "pondkeeper.databases", "pondkeeper.server"}
 CHILDREN = ["readers.process", "writer.process", "snapshots.process"]
-KEEPER_ROOMS = ["cli", "server", "client", "databases", "access", "files", "settings"]
+KEEPER_ROOMS = ["cli", "local", "server", "client", "databases", "access", "files", "settings"]
 
 IMPORT = """
 import importlib, json, sys
@@ -62,6 +62,25 @@ def test_children_load_neither_web_stack_nor_control_database(module: str) -> No
     if module != "snapshots.process":
         assert "duckdb" in loaded
     assert loaded & (WEB | CONTROL) == set()
+
+
+def test_the_package_itself_loads_nothing() -> None:
+    """`import pondkeeper` is light in every process; `write`, `read` and `Client` bring what they need when they are used."""
+    code = "import json, sys, pondkeeper; print(json.dumps([sorted(sys.modules), dir(pondkeeper)]))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=program_environment()
+    )
+    assert answer.returncode == 0, answer.stderr
+    loaded, names = json.loads(answer.stdout)
+    heavy = ENGINE | WEB | {"asyncio", "msgspec", "click", "ssl", "concurrent"}
+    assert set(loaded) & heavy == set()
+    assert {"write", "read", "Client"} <= set(names)
+    assert loaded_by("local.writing", "local.reading") & (ENGINE | WEB) == set()
+    asked = "import sys, pondkeeper; pondkeeper.read, pondkeeper.write, pondkeeper.Client; print('duckdb' in sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=False, env=program_environment()
+    )
+    assert answer.stdout == "False\n", answer.stderr
 
 
 def test_a_running_keeper_has_no_engine_mapped(keeper: KeeperProcess) -> None:
