@@ -124,7 +124,7 @@ def settings_page() -> str:
 
 def facts(leaf: Leaf) -> Iterator[str]:
     """What there is to know about a setting beside its meaning."""
-    yield f"- Default: {default_text(leaf)}"
+    yield f"- Default: {default_text(leaf) or 'empty'}"
     yield f"- Value: {' or '.join(f'`{choice}`' for choice in leaf.choices) if leaf.choices else KINDS[leaf.kind]}"
     if leaf.minimum is not None and leaf.maximum is not None:
         yield f"- From {amount(leaf, leaf.minimum)} to {amount(leaf, leaf.maximum)}"

@@ -262,7 +262,7 @@ class HttpInvalid(RequestRefused):
     """The bytes received are not an HTTP/1.1 request."""
 
     code = "http_invalid"
-    default_remedy = "The keeper speaks plain HTTP/1.1; for TLS put a proxy before it."
+    default_remedy = "The keeper speaks plain HTTP/1.1; for HTTPS give it a certificate (server.tls_cert)."
 
 
 class HostNotAllowed(RequestRefused):
@@ -303,6 +303,14 @@ class MediaTypeUnsupported(RequestRefused):
     code = "media_type_unsupported"
     http_status = 415
     default_remedy = "Send the JSON as it is, without a Content-Encoding."
+
+
+class UrlTooLong(RequestRefused):
+    """The URL of the request is too long."""
+
+    code = "url_too_long"
+    http_status = 414
+    default_remedy = "Send what is long in the body of the request, not in its URL."
 
 
 class HeadTooLarge(RequestRefused):

@@ -20,6 +20,7 @@ from pondkeeper.server.app import KeeperApp, create_app
 from pondkeeper.server.bounds import Bounds
 from pondkeeper.server.http_server import HttpServer
 from pondkeeper.server.listening import listen_control, listen_tcp
+from pondkeeper.server.tls import tls_context
 from pondkeeper.settings import ReaderSettings, ServerSettings, Settings
 from tests.server.standin import Database, Registry
 
@@ -49,7 +50,7 @@ class Served:
         self.token = await self.keys.ensure_admin_key()
         self.audit = Audit.open(self.folder / "audit", self.settings.audit)
         self.app: KeeperApp = create_app(self.registry, self.registry.running, self.keys, self.settings, self.audit)  # type: ignore[arg-type]
-        self.server = HttpServer(self.app, self._bounds)
+        self.server = HttpServer(self.app, self._bounds, tls_context(self.settings.server))
         listening = listen_tcp("127.0.0.1", 0)
         self.port = listening[0].getsockname()[1]
         self.socket_path = self.folder / "keeper.sock"
@@ -69,7 +70,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.settings.server.tls_cert else ''}://127.0.0.1:{self.port}"
 
     def key(self, role: str, *databases: str) -> str:
         """The token of a new key."""

@@ -123,10 +123,11 @@ class Audit:
         while True:
             # Why a timeout: what is written is still to be forced to disk, and a failure to be tried again.
             self._wake.wait(RETRY_S if pending or self._failure else self._chain.sync_due_in_s(self._settings.sync_s))
+            # Trap: cleared before anything is looked at, else the call to stop could be cleared away unseen.
+            self._wake.clear()
             is_last = self._is_stopping
             if not is_last:
                 time.sleep(GATHER_S)
-            self._wake.clear()
             # Trap: idle before taking. The other way round, an entry that comes in between would wake nobody.
             self._is_idle = True
             pending = self._write(pending)

@@ -17,6 +17,8 @@ FLAGS: Final = {
     "host": "server.host",
     "port": "server.port",
     "allowed_hosts": "server.allowed_hosts",
+    "tls_cert": "server.tls_cert",
+    "tls_key": "server.tls_key",
     "grace": "server.grace_s",
     "readers": "readers.count",
     "memory_limit": "readers.memory_limit_bytes",
@@ -40,12 +42,15 @@ FLAGS: Final = {
         "reachable from other machines, with smaller limits",
         "pondkeeper serve w.duckdb --host 0.0.0.0 --timeout 10s --memory-limit 2GB",
     ),
+    example("over HTTPS", "pondkeeper serve w.duckdb --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem"),
     example("all settings, and where each comes from", "pondkeeper settings"),
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--host", help="Address to listen on.  [server.host; default: 127.0.0.1]")
 @click.option("--port", help="Port to listen on; 0 takes a free one.  [server.port; default: 8420]")
 @click.option("--allowed-hosts", metavar="NAME,…", help="Host names that requests may use.  [server.allowed_hosts]")
+@click.option("--tls-cert", metavar="FILE", help="Certificate (PEM) to serve HTTPS with.  [server.tls_cert]")
+@click.option("--tls-key", metavar="FILE", help="Its private key (PEM).  [server.tls_key; default: in the same file]")
 @click.option(
     "--grace", metavar="DURATION", help="Time for running requests when it stops.  [server.grace_s; default: 10s]"
 )

@@ -22,6 +22,7 @@ class Bounds:
     keep_alive_s: float = 75.0
     linger_s: float = 2.0
     max_head_bytes: int = 64 * 1024
+    max_url_bytes: int = 8 * 1024
     max_headers: int = 100
     max_body_bytes: int = 16 * 1024 * 1024
     max_pipelined: int = 64
@@ -35,6 +36,7 @@ class Bounds:
             header_timeout_s=settings.header_timeout_s,
             body_timeout_s=settings.body_timeout_s,
             max_body_bytes=settings.max_body_bytes,
+            max_url_bytes=settings.max_url_bytes,
             max_connections=max_connections,
         )
 

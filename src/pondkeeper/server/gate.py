@@ -17,6 +17,7 @@ from pondkeeper.access.authorize import LOCAL_KEY
 from pondkeeper.access.tokens import token_in_header
 from pondkeeper.errors import PondkeeperError, TooManyFailedLogins, Unauthenticated
 from pondkeeper.server.answers import send_problem
+from pondkeeper.server.cors import Cors
 from pondkeeper.server.hosts import Hosts
 from pondkeeper.server.scopes import CALLER, ENTRY, entry_of, exchange_of, header, sees_private
 
@@ -41,6 +42,7 @@ class Gate:
         self._keys = context.keys
         self._meters = context.meters
         self._audit = context.audit
+        self._cors = Cors(context.settings.server.cors_origins)
         self._limits, self._throttle = context.limits, context.throttle
         self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
         self._shortcuts = shortcuts
@@ -50,6 +52,11 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if (origin := self._cors.origin_of(scope)) is not None:
+            if self._cors.is_preflight(scope):
+                await self._cors.allow(send, origin)
+                return
+            send = self._cors.through(send, origin)
         began = time.perf_counter()
         exchange = exchange_of(scope)
         entry = scope[ENTRY] = Entry(began_at=time.time())

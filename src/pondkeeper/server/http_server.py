@@ -17,10 +17,18 @@ from pondkeeper.server.protocol import KeeperProtocol
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Iterable
 
     from pondkeeper.server.app import KeeperApp
 
+# Why: an answer is data. A browser is to draw, frame, run or guess nothing of it, and to tell nobody where it came from.
+SAFE_HEADERS: Final = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
 END_TIMEOUT_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
@@ -28,7 +36,7 @@ _log = structlog.get_logger(__name__)
 class HttpServer:
     """Serves an app on sockets that listen already."""
 
-    def __init__(self, app: KeeperApp, bounds: Bounds | None = None) -> None:
+    def __init__(self, app: KeeperApp, bounds: Bounds | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._app = app
         self._bounds = bounds or Bounds.of(app.context.settings.server, max_connections())
         # Why no proxy_headers: uvicorn would believe anybody on this machine who their request comes from.
@@ -42,6 +50,7 @@ class HttpServer:
             proxy_headers=False,
         )
         self._config.load()
+        self._tls = tls
         self._state = ServerState()
         self._listeners: list[asyncio.Server] = []
         self._sweeper: asyncio.Task[None] | None = None
@@ -54,9 +63,21 @@ class HttpServer:
         self._refresh_date()
         self._sweeper = loop.create_task(self._sweep(), name="connection-sweep")
         for opened in tcp:
-            self._listeners.append(await loop.create_server(self._connection, sock=opened))
+            self._listeners.append(await self._listen(opened))
         if control is not None:
             self._listeners.append(await loop.create_unix_server(self._control_connection, sock=control))
+
+    async def _listen(self, opened: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if self._tls is None:
+            return await loop.create_server(self._connection, sock=opened)
+        return await loop.create_server(
+            self._connection,
+            sock=opened,
+            ssl=self._tls,
+            ssl_handshake_timeout=self._bounds.header_timeout_s,
+            ssl_shutdown_timeout=self._bounds.linger_s,
+        )
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, let running requests finish within the grace, then cancel them."""
@@ -106,7 +127,8 @@ class HttpServer:
                 connection.sweep(now)
 
     def _refresh_date(self) -> None:
-        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        always = SAFE_HEADERS if self._tls is None else [*SAFE_HEADERS, STRICT_TRANSPORT]
+        self._state.default_headers = [(b"date", formatdate(usegmt=True).encode()), *always]
 
 
 def max_connections() -> int:

@@ -23,6 +23,7 @@ from pondkeeper.errors import (
     PondkeeperError,
     RequestTooSlow,
     TooManyConnections,
+    UrlTooLong,
 )
 from pondkeeper.server.bounds import peer_of
 from pondkeeper.server.exchange import Exchange
@@ -169,6 +170,8 @@ class KeeperProtocol(HttpToolsProtocol):
         """A piece of the URL."""
         if not self._is_retold:
             super().on_url(url)
+            if len(self.url) > self._bounds.max_url_bytes:
+                raise self._refusal_of(UrlTooLong(f"The URL is longer than {self._bounds.max_url_bytes:,} bytes."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers after a chunked body are dropped, so that they never count as headers."""

@@ -28,6 +28,7 @@ from pondkeeper.server.http_server import HttpServer
 from pondkeeper.server.listening import listen_control, listen_tcp
 from pondkeeper.server.narration import narrate
 from pondkeeper.server.pipelines import Pipelines
+from pondkeeper.server.tls import tls_context
 from pondkeeper.settings import Settings, resolve, this_machine
 from pondkeeper.workers import slices
 
@@ -100,6 +101,7 @@ class Keeper:
     async def _start(self, steps: AsyncExitStack) -> None:
         lock = steps.enter_context(await asyncio.to_thread(_lock_home, self._home))
         assert lock.held
+        tls = await asyncio.to_thread(tls_context, self._settings.server)
         registry = Registry(database_files(self._path), self._home, self._settings)
         await registry.start()
         steps.push_async_callback(self._stop_registry, registry)
@@ -107,13 +109,13 @@ class Keeper:
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
         app = create_app(registry, registry.running, keys, self._settings, audit)
-        self._server, self._pipelines = HttpServer(app), Pipelines(app.context)
+        self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
         steps.push_async_callback(self._stop_doors, self._server, self._pipelines)
         await self._server.start(sockets, listen_control(self._home.socket))
         await self._pipelines.start(listen_control(self._home.pipeline_socket))
         steps.callback(_take_away, self._home.socket, self._home.pipeline_socket, self._home.keeper_json)
-        url = _url(self._settings.server.host, sockets[0])
+        url = _url(self._settings.server.host, sockets[0], tls is not None)
         await self._announce(registry, keys, url)
         if self._path.is_dir():
             registry.on_added = lambda: self._sign(registry, url)
@@ -181,11 +183,11 @@ def _take_away(*files: Path) -> None:
             file.unlink()
 
 
-def _url(host: str, listening: socket.socket) -> str:
+def _url(host: str, listening: socket.socket, is_tls: bool) -> str:
     """Where clients on this machine find it."""
     port = listening.getsockname()[1]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104  # Why: compared with, not listened on
-    return f"http://{name}:{port}"
+    return f"http{'s' if is_tls else ''}://{name}:{port}"
 
 
 def _welcome(url: str, databases: list[str], token: str | None) -> str:

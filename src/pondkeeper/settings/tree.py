@@ -48,7 +48,7 @@ class ServerSettings:
 
     host: str = setting(
         "127.0.0.1",
-        "Address to listen on. Set 0.0.0.0 to be reached from other machines, behind a proxy that adds TLS.",
+        "Address to listen on. Set 0.0.0.0 to be reached from other machines, with server.tls_cert or a proxy that adds TLS.",
     )
     port: int = setting(8420, "TCP port to listen on; 0 takes any free one.", minimum=0, maximum=65_535)
     grace_s: float = setting(
@@ -67,6 +67,18 @@ class ServerSettings:
         (),
         "Host names that requests may carry in their Host header, beside the address listened on and localhost. "
         "Name your public host here when the keeper stands behind a proxy.",
+    )
+    max_url_bytes: int = setting(
+        8 * KIB, "Longest URL of a request, its query string included.", unit="bytes", minimum=256, maximum=60 * KIB
+    )
+    tls_cert: str = setting(
+        "", "File with the certificate (PEM, with its chain) to serve HTTPS with; empty serves HTTP. Read at the start."
+    )
+    tls_key: str = setting("", "File with the private key (PEM) of the certificate; may be in the same file.")
+    cors_origins: tuple[str, ...] = setting(
+        (),
+        "Origins whose web pages may ask this keeper, each written as https://app.example.com; there is no wildcard. "
+        "None by default.",
     )
 
 

@@ -10,6 +10,8 @@ from pondkeeper.server.context import Context
 from pondkeeper.server.metrics import CONTENT_TYPE
 from pondkeeper.server.scopes import caller_of
 
+_HEADERS = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
 
 def make_router(context: Context) -> APIRouter:
     """The route of metrics."""
@@ -23,6 +25,6 @@ def make_router(context: Context) -> APIRouter:
     )
     async def scrape(request: Request) -> Response:
         authorize(caller_of(request.scope), Action.METRICS)
-        return Response(context.meters.scrape(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+        return Response(context.meters.scrape(), headers=_HEADERS)
 
     return router
