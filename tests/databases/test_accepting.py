@@ -54,6 +54,8 @@ def test_accepting_goes_on_while_a_program_has_the_lease(pond: KeeperProcess, ht
         assert listed["spool"]["waiting"] == 300
         assert pond.client().queue("pond")["spool"]["waiting"] == 300
         assert 'pondkeeper_spool_waiting{database="pond"} 300.0' in http.get("/metrics").text
+        assert "300 accepted ingests wait in the spool" in pond.cli("queue").stderr
+        assert "pond: 300 accepted ingests wait in the spool" in pond.cli("status").stdout
     last = outcome_of(pond, tickets[-1])
     assert numbers(pond, last["version"]) == list(range(300))
     versions = [outcome_of(pond, ticket)["version"] for ticket in tickets[:: len(tickets) // 10]]

@@ -89,4 +89,6 @@ def _named(holder: dict[str, Any]) -> str:
 def _waiting(line: dict[str, Any]) -> str:
     writes, programs = len(line["writes"]), line["programs_waiting"]
     said = f"{writes} {'write' if writes == 1 else 'writes'} in the queue"
+    if accepted := (line.get("spool") or {}).get("waiting"):
+        said += f", {accepted} accepted {'ingest waits' if accepted == 1 else 'ingests wait'} in the spool"
     return said + (f", {programs} {'program waits' if programs == 1 else 'programs wait'} for the lease" if programs else "")

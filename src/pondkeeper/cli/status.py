@@ -120,8 +120,23 @@ def _print(found: dict[str, Any]) -> None:
     click.echo()
     print_table(COLUMNS, map(_row, found["databases"]), numbers=(2, 4, 5, 6), whole=range(7))
     for database in found["databases"]:
+        if spooled := _spooled(database.get("spool") or {}):
+            click.echo(f"\n{database['name']}: {spooled}")
         if problem := database.get("problem"):
             click.echo(f"\n{database['name']}: {problem['message']} [{problem['code']}]\n  {problem['remedy']}")
+
+
+def _spooled(spool: dict[str, Any]) -> str:
+    """What was accepted and is not applied yet, and what is damaged of it; nothing where there is nothing to tell."""
+    parts = []
+    if waiting := spool.get("waiting"):
+        said = f"{waiting} accepted {'ingest waits' if waiting == 1 else 'ingests wait'} in the spool"
+        parts.append(f"{said}, {show_bytes(spool['size_bytes'])}, the first for {show_seconds(spool['oldest_s'])}")
+        if problem := spool.get("problem"):
+            parts.append(str(problem["message"]).rstrip("."))
+    if damaged := spool.get("damaged"):
+        parts.append(f"the spool is damaged: {', '.join(damaged)}")
+    return "; ".join(parts)
 
 
 def _keeper_line(keeper: dict[str, Any]) -> str:

@@ -58,8 +58,9 @@ class Spooling:
         `small`: the body itself, at most SMALL_BYTES. Else `request.body` is a finished file, which is ours if this returns.
         """
         if small is not None:
-            header = _header(replace(request, body_digest=hashlib.sha256(small).hexdigest()))
-            return await self._spool.accept(header, small)
+            if request.body_digest is None:
+                request = replace(request, body_digest=hashlib.sha256(small).hexdigest())
+            return await self._spool.accept(_header(request), small)
         header = await asyncio.to_thread(_filed_header, request)
         return await self._spool.accept(header)
 
