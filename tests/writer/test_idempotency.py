@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pondkeeper.client.keys import WriteKeys
+from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.errors import IdempotencyConflict
 from tests.conftest import StartKeeper
 from tests.support.keeper import KeeperProcess
@@ -78,9 +80,70 @@ def test_a_refused_write_is_not_remembered(table: Bench) -> None:
 def test_outcomes_are_forgotten_after_their_time(table: Bench) -> None:
     """With a time of nothing, the next look removes it, and the key is free for another write."""
     table.apply(table.keyed_batch([keyed("a", (INSERT, [1]))]))
-    assert table.session.prune_outcomes(3600) == 0
-    assert table.session.prune_outcomes(-1) == 1
+    assert not table.session.outcomes.forget(3600)
+    assert table.session.outcomes.forget(-1)
     assert kinds(table.apply(table.keyed_batch([keyed("a", (INSERT, [2]), digest="another")]))) == ["applied"]
+
+
+def test_a_key_is_known_until_all_of_its_table_is_old(table: Bench) -> None:
+    """When the oldest record has had its time a new table is begun; those in the one before are known, and then dropped whole."""
+    automatic = WriteKeys().new()
+    batch = table.keyed_batch([keyed("a", (INSERT, [1])), keyed(automatic, (INSERT, [2]))])
+    table.apply(batch)
+    table.run("UPDATE _pondkeeper.idempotency SET committed_at = committed_at - INTERVAL 2 HOUR WHERE key = 'a'")
+    assert table.session.outcomes.forget(3600)
+    assert not table.session.outcomes.forget(3600)
+
+    again = [keyed("a", (INSERT, [1])), keyed(automatic, (INSERT, [2])), keyed("b", (INSERT, [3]))]
+    assert kinds(table.apply(table.keyed_batch(again))) == ["applied"] * 3
+    assert table.run("FROM k ORDER BY n") == [(1,), (2,), (3,)]
+    assert len(tables_of_keys(table)) == 2
+    table.run("UPDATE _pondkeeper.idempotency SET committed_at = committed_at - INTERVAL 2 HOUR")
+    assert table.session.outcomes.forget(3600)
+    assert tables_of_keys(table) == [("idempotency_1",)]
+    assert kinds(table.apply(table.keyed_batch([keyed("b", (INSERT, [3]))]))) == ["applied"]
+    assert table.run("SELECT count(*) FROM k") == [(3,)]
+
+
+def test_looking_after_keys_leaves_no_transaction_open(table: Bench) -> None:
+    """A checkpoint can be made after each of the things that are done for keys: an open transaction would refuse it."""
+    outcomes = table.session.outcomes
+    for look in (lambda: outcomes.known(["a"]), lambda: outcomes.forget(3600), lambda: outcomes.forget(-1)):
+        table.apply(table.keyed_batch([keyed(WriteKeys().new(), (INSERT, [1]))]))
+        look()
+        table.run("UPDATE k SET n = n + 1")  # what an older reading transaction can see is in the way of a checkpoint
+        table.session.checkpoint()
+
+
+def tables_of_keys(bench: Bench) -> list[Any]:
+    return bench.run("SELECT table_name FROM duckdb_tables() WHERE schema_name = '_pondkeeper' ORDER BY ALL")
+
+
+def test_new_keys_are_not_looked_up(table: Bench) -> None:
+    """Nobody asks for a key that surely is new: the first of an opening, those of others' making and old ones are asked for."""
+    outcomes, keys = table.session.outcomes, WriteKeys()
+    first = keys.new()
+    table.apply(table.keyed_batch([keyed(first, (INSERT, [1]))]))
+    assert not outcomes.must_look_up([first, "order 4711"])
+    table.run("UPDATE _pondkeeper.idempotency SET committed_at = committed_at - INTERVAL 2 HOUR")
+    table.apply(table.keyed_batch([keyed(second := keys.new(), (INSERT, [2]))]))
+    outcomes.forget(3600)
+
+    assert not outcomes.must_look_up([keys.new()])
+    assert outcomes.must_look_up([keys.new(), first])
+    assert outcomes.must_look_up([second])
+    assert outcomes.must_look_up(["order 4711"])
+    assert Outcomes(table.session._own).must_look_up([keys.new()])
+
+
+def test_a_key_that_stands_in_the_way_is_found_before_anything_is_refused(table: Bench) -> None:
+    """Repeated among new ones, also where the statement itself would be refused the second time: the first outcome."""
+    table.run("CREATE OR REPLACE TABLE k (n INTEGER PRIMARY KEY)")
+    table.apply(table.keyed_batch([keyed("a", (INSERT, [1]))]))
+    batch = [keyed("b", (INSERT, [2])), keyed("a", (INSERT, [1])), keyed("c", (INSERT, [3])), keyed("d", (INSERT, [3]))]
+
+    assert kinds(table.apply(table.keyed_batch(batch))) == ["applied", "applied", "applied", "statement_failed"]
+    assert table.run("FROM k ORDER BY n") == [(1,), (2,), (3,)]
 
 
 def test_key_over_http_and_on_the_command_line(start_keeper: StartKeeper) -> None:

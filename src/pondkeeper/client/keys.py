@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import time
 
 
 class WriteKeys:
-    """Makes keys. They begin alike and count up, which the index over them likes better than random ones."""
+    """Makes keys. They sort by the second in which they were made, which the index over them likes better than random ones,
+    and which tells that a new one is not among those of yesterday."""
 
     def __init__(self) -> None:
         self._renew()
@@ -17,9 +19,9 @@ class WriteKeys:
         """A key that nobody else makes."""
         if os.getpid() != self._pid:  # Trap: after a fork two processes would count on from the same number.
             self._renew()
-        return f"{self._prefix}{next(self._numbers):08x}"
+        return f"auto-{int(time.time()):09x}-{self._maker}-{next(self._numbers):08x}"
 
     def _renew(self) -> None:
         self._pid = os.getpid()
-        self._prefix = f"auto-{secrets.token_hex(10)}-"
+        self._maker = secrets.token_hex(8)
         self._numbers = itertools.count()

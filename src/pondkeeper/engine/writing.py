@@ -12,7 +12,7 @@ import duckdb
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows, row_insert
 from pondkeeper.engine.holding import HeldLock
-from pondkeeper.engine.idempotency import Record, remember
+from pondkeeper.engine.idempotency import Outcomes, Record
 from pondkeeper.engine.intake.loading import Load, load
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import WritingStatement, writing_statement
@@ -51,8 +51,11 @@ class CheckpointPostponed(Exception):
 class Transaction:
     """Statements with one commit. It can be interrupted from another thread until its commit begins."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, judge: Judge, lock: HeldLock) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, judge: Judge, lock: HeldLock, outcomes: Outcomes | None = None
+    ) -> None:
         self._lock_on_file = lock
+        self._outcomes = outcomes
         self._cursor = cursor
         self._judge = judge
         self._lock = threading.Lock()
@@ -95,7 +98,8 @@ class Transaction:
 
     def remember(self, records: Sequence[Record]) -> None:
         """Write the outcomes of writes with a key, to be committed with them. Raises PondkeeperError."""
-        remember(self._cursor, records)
+        assert self._outcomes is not None, "a transaction without outcomes remembers none"
+        self._outcomes.remember(self._cursor, records)
 
     def commit(self, on_commit: Callable[[], None]) -> None:
         """Commit, after a call of `on_commit`. Raises PondkeeperError (nothing applied, roll back) or CommitUnknown."""

@@ -88,7 +88,7 @@ class Applier:
             return
         keyed = {member.key: member for member in group if member.key is not None}
         # Why not always: nearly every key is new, and one that is not stands in the way of its own record.
-        if keyed and (not session.has_looked_up or any(map(_is_looked_up_first, keyed.values()))):
+        if keyed and (any(map(_is_looked_up_first, keyed.values())) or session.outcomes.must_look_up(list(keyed))):
             group = self._without_known(session, batch, group, keyed)
         attempt = _Attempt(session, batch, steps(group), self._patience)
         try:
@@ -105,7 +105,7 @@ class Applier:
         """The group without those whose key was used before: they get the first outcome, or are refused."""
         for member in keyed.values():
             member.is_looked_up = True
-        known = session.outcomes(list(keyed))
+        known = session.outcomes.known(list(keyed))
         for key, record in known.items():
             member = keyed[key]
             if member.digest != record.digest:
@@ -117,7 +117,7 @@ class Applier:
     def _refused_in_parts(self, session: Session, batch: Batch, member: Member) -> bool:
         """Refuse several ingests in one load of which some were applied before: which rows are theirs nobody here knows."""
         assert member.load is not None
-        known = session.outcomes([part.key for part in member.load.parts]) if member.load.parts else {}
+        known = session.outcomes.known([part.key for part in member.load.parts]) if member.load.parts else {}
         if known:
             batch.refuse([member], PartsApplied(known=sorted(known)))
         return bool(known)
@@ -126,7 +126,7 @@ class Applier:
         now = time.monotonic()
         if now >= self._prune_at:
             self._prune_at = now + PRUNE_EVERY_S
-            if session.prune_outcomes(self._keep_s):
+            if session.outcomes.forget(self._keep_s):
                 self._versions.record_commit()
 
     def _commit(self, session: Session, batch: Batch, attempt: _Attempt) -> None:

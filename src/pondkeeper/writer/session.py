@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pondkeeper.engine import idempotency
 from pondkeeper.engine.holding import HeldLock
+from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import Judge, Transaction, checkpoint
 
@@ -23,7 +23,7 @@ class Session:
         self.judge = Judge(self._own)
         self._lock = HeldLock(config.path)
         self._path = config.path
-        self.has_looked_up = False
+        self.outcomes = Outcomes(self._own)
         self._identity = _identity(config.path)
 
     def is_in_place(self) -> bool:
@@ -42,16 +42,7 @@ class Session:
         """
         self._cursor.close()
         self._cursor = self._connection.cursor()
-        return Transaction(self._cursor, self.judge, self._lock)
-
-    def outcomes(self, keys: list[str]) -> dict[str, idempotency.Record]:
-        """What became of the writes with these keys, as far as they are committed."""
-        self.has_looked_up = True
-        return idempotency.known(self._own, keys)
-
-    def prune_outcomes(self, keep_s: float) -> int:
-        """Forget some of the outcomes that are older than `keep_s`; how many."""
-        return idempotency.prune(self._own, keep_s)
+        return Transaction(self._cursor, self.judge, self._lock, self.outcomes)
 
     def checkpoint(self) -> None:
         """Fold the WAL into the file; whoever writes meanwhile waits in the engine. Raises CheckpointPostponed or PondkeeperError."""
