@@ -73,6 +73,8 @@ FLAGS: Final = {
 def command(path: Path, home: Path | None, config: Path | None, **flags: Any) -> int:
     """Keep the database PATH (a .duckdb file, made if missing, or a folder of them) until SIGTERM or Ctrl-C.
 
+    Of a folder, files that come later are served as well.
+
     The first start makes an admin key and prints it once. In [brackets]: the setting that an option sets, which may
     stand in the settings file or the environment as well; `pondkeeper settings` lists all.
     """

@@ -28,7 +28,8 @@ class Demand:
     """What is asked of the queue: an atomic list of statements, and who asks.
 
     With `load` (see writer/staged.py) it is staged rows, and `statements` only names them in lists; `on_settled` is called
-    when nobody needs their file any more. It may wait for its turn for `wait_s` (None: as long as it may run), and run for `timeout_s` once it has begun.
+    when nobody needs their file any more. It may wait for its turn for `wait_s` (None: as long as it may run), and run
+    for `timeout_s` once it has begun.
     """
 
     write_id: str
@@ -117,7 +118,7 @@ class Write:
         demand = self.demand
         return {
             "id": demand.write_id,
-            "kind": "write",
+            "kind": "write" if demand.load is None else "ingest",
             "priority": demand.priority.value,
             "state": "committing" if self.is_committing else "running" if self.has_begun else "waiting",
             "age_ms": round(self.age_s * 1000, 1),
