@@ -35,7 +35,6 @@ from pondkeeper.writer.order import Priority
 from pondkeeper.writer.queue import WriteQueue
 from pondkeeper.writer.write import Demand, Identity
 
-MOST_STAGINGS: Final = 5
 MOST_SHAPES: Final = 1024
 FRESH_WITHIN_S: Final = 5.0
 Shape = dict[str, Any] | None
@@ -136,7 +135,7 @@ class Ingests:
         async with asyncio.timeout_at(ingest.deadline):
             await self._made_ready(ingest)
             shape = await self._shape(ingest)
-        for _ in range(MOST_STAGINGS):
+        while asyncio.get_running_loop().time() < ingest.deadline:
             async with asyncio.timeout_at(ingest.deadline):
                 load = await self._staged(ingest, shape)
             try:
