@@ -359,7 +359,7 @@ class WriteTimedOut(LimitReached):
 
     code = "write_timed_out"
     http_status = 408
-    default_remedy = "Write in smaller pieces, or raise `limits.timeout_s` (where it waited: `limits.wait_s`) up to the server's `writer.timeout_s` and `writer.wait_s`."
+    default_remedy = "Write in smaller pieces, or raise the request's `timeout_s` (where it waited: `wait_s`) up to the server's `writer.timeout_s` and `writer.wait_s`."
 
 
 class OutOfMemory(LimitReached):

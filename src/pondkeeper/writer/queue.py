@@ -36,7 +36,7 @@ FIRST_BATCH_WRITES = 256
 MAX_BATCH_WRITES = 2048
 GOOD_BATCH_S = (0.02, 0.05)
 MAX_BATCH_BYTES = 4 * 1024 * 1024
-_PATIENCE = "Send it again later, or let it wait longer: `limits.wait_s`, up to the server's `writer.wait_s`."
+_PATIENCE = "Send it again later, or let it wait longer: the request's `wait_s`, up to the server's `writer.wait_s`."
 _log = structlog.get_logger(__name__)
 
 
