@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,20 @@ def scribbled(path: Path) -> None:
         file.write(os.urandom(200_000))
 
 
+def with_the_wal_of_before(path: Path) -> None:
+    """The log of before the last checkpoint, as a power cut may bring it back: DuckDB never fsyncs the folder."""
+    path.unlink()
+    connection = duckdb.connect(str(path), config={"storage_compatibility_version": "v1.5.0"})
+    connection.execute("CREATE TABLE t AS SELECT 1 AS x")
+    connection.execute("CHECKPOINT")
+    connection.execute("INSERT INTO t VALUES (2)")
+    wal = path.with_name(path.name + ".wal")
+    done = subprocess.run(["cat", str(wal)], capture_output=True, check=True)
+    connection.execute("CHECKPOINT")
+    connection.close()
+    wal.write_bytes(done.stdout)
+
+
 def of_the_future(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(12)
@@ -172,6 +187,7 @@ def encrypted(path: Path) -> None:
         (not_duckdb, DatabaseUnreadable),
         (truncated, DatabaseUnreadable),
         (scribbled, DatabaseUnreadable),
+        (with_the_wal_of_before, DatabaseUnreadable),
         (of_the_future, DatabaseUnavailable),
         (encrypted, DatabaseEncrypted),
     ],

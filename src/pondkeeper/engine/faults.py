@@ -49,7 +49,7 @@ _BY_TEXT: Final[tuple[tuple[str, type[PondkeeperError]], ...]] = (
         DatabaseUnreadable,
     ),
     (
-        r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL",
+        r"Failed to load metadata|reading (?:past|beyond) (?:the )?end|Could not read all|WAL file|replaying WAL|This WAL was created",
         DatabaseUnreadable,
     ),
 )
