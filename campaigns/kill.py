@@ -1,4 +1,4 @@
-"""kill -9 under load: of writer, keeper, holder of the lease and copier, at random and at named moments.
+"""kill -9 under load: of writer, keeper, holder of the lease, copier, stager and a client that spools; at random and named moments.
 
 After each kill: a new write is acknowledged (how soon is measured), and a look proves that nothing acknowledged is lost,
 nothing is applied twice, nothing half, and each client's order is kept. The clients never pause for it.
@@ -60,7 +60,7 @@ def play(stage: Stage) -> None:
     killcontrols.play(stage)
     striker = Striker()
     try:
-        with Scene(stage.room("kills")) as scene:
+        with Scene(stage.room("kills"), loads=True) as scene:
             _Kills(stage, scene, striker).play(plan(stage.options))
     finally:
         striker.close()
@@ -115,6 +115,12 @@ class _Kills:
             self._seen[f"{planned.victim}/{planned.moment}"] += bool(said["seen"])
         return said, ready_s
 
+    def _loads(self) -> dict[str, Any]:
+        assert self._scene.spooler is not None
+        told = self._scene.spooler.told
+        counts = {name: len(getattr(told, name)) for name in ("accepted", "committed", "refused", "unknown")}
+        return {**counts, "errors": dict(told.errors)}
+
     def _sum_up(self, rounds: int) -> None:
         everything = [value for values in self._ready_s.values() for value in values]
         told = list(self._scene.crowd.told.values())
@@ -124,6 +130,7 @@ class _Kills:
             rounds=rounds,
             killed=self._killed,
             commits=sum(len(each.committed) for each in told),
+            loads=self._loads(),
             commits_of_holders=len(holders.told.committed) if holders else 0,
             refused=sum(len(each.refused) for each in told),
             unknown=sum(len(each.unknown) for each in told),

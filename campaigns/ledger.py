@@ -40,6 +40,16 @@ SELECT (SELECT list({{'client': client, 'numbers': numbers}}) FROM
        (SELECT count(*) FROM entries WHERE n % 3 = 0) AS transfers
 """  # fmt: skip
 
+ROWS_OF_LOAD = 5
+LOADS_SCHEMA = "CREATE TABLE loads (n INTEGER, r INTEGER)"
+# The loads since rowid ?, in the order of the table, each with its rows; and where the table ends.
+LOOK_LOADS = """
+SELECT (SELECT list({'n': n, 'rows': rows, 'distinct': different} ORDER BY place) FROM
+           (SELECT n, count(*) AS rows, count(DISTINCT r) AS different, min(rowid) AS place
+            FROM loads WHERE rowid >= ? GROUP BY n)) AS loads,
+       (SELECT coalesce(max(rowid) + 1, 0) FROM loads) AS places
+"""
+
 Statement = tuple[str, list[Any]]
 
 

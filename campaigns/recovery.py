@@ -28,7 +28,7 @@ def play(stage: Stage) -> None:
     """One scene: a crash that leaves much behind, then the kills, then one start that may live."""
     striker = Striker()
     try:
-        with Scene(stage.room("recovery")) as scene:
+        with Scene(stage.room("recovery"), loads=True) as scene:
             _Recovery(stage, scene, striker).play(stage.options.of(LONG_ROUNDS, SHORT_ROUNDS))
     finally:
         striker.close()

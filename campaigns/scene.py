@@ -13,7 +13,9 @@ import duckdb
 
 from campaigns.crowd import RETRY_FOR_S, Crowd, NaiveCrowd
 from campaigns.holder import HOLDER, Holders
-from campaigns.ledger import LOOK, PER_CLIENT, SCHEMA, Book, Found, Told
+from campaigns.ledger import LOADS_SCHEMA, LOOK, LOOK_LOADS, PER_CLIENT, SCHEMA, Book, Found, Told
+from campaigns.loads import LoadBook
+from campaigns.spooler import LoadsTold, Spooler
 from pondkeeper.client import Client
 from pondkeeper.errors import PondkeeperError
 from tests.support.keeper import KeeperProcess
@@ -22,6 +24,7 @@ CLIENTS = 8
 PAUSE_S = 0.003
 LOOK_TIMEOUT_S = 30.0
 READ_PAUSE_S = 0.05
+DRAINED_WITHIN_S = 90.0
 
 
 class Scene:
@@ -32,6 +35,7 @@ class Scene:
         folder: Path,
         *,
         keyed: bool = True,
+        loads: bool = False,
         retry_for_s: float = RETRY_FOR_S,
         under: list[str] | None = None,
         disk: Path | None = None,
@@ -45,10 +49,13 @@ class Scene:
         self._keyed = keyed
         self.crowd: Crowd
         self.holders: Holders | None = None
+        self.spooler: Spooler | None = None
         self.book = Book()
+        self.load_book = LoadBook()
         self.wrong: list[str] = []
         self.reads = 0
         self._has_holders = disk is None
+        self._has_loads = loads
         self._probes = 0
         self._stop = threading.Event()
         self._reader = threading.Thread(target=self._read)
@@ -58,18 +65,22 @@ class Scene:
     def __enter__(self) -> Scene:
         self.keeper.start()
         with self.connect() as client:
-            client.execute([*SCHEMA, "CREATE TABLE probes (n INTEGER)"])
+            client.execute([*SCHEMA, LOADS_SCHEMA, "CREATE TABLE probes (n INTEGER)"])
         if self._has_holders:
             self.holders = Holders(self.keeper.target, self.keeper.home.root)
         self.crowd = self._make_crowd()
         self.crowd.__enter__()
         self._reader.start()
+        if self._has_loads:
+            self.spooler = Spooler(self.keeper.url, self.keeper.key)
+            self.spooler.begin()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.calm()
-        if self.holders is not None:
-            self.holders.close()
+        for programs in (self.holders, self.spooler):
+            if programs is not None:
+                programs.close()
         self.keeper.dispose()
 
     def _make_crowd(self) -> Crowd:
@@ -83,6 +94,8 @@ class Scene:
     def calm(self) -> None:
         """Let the clients end; the keeper goes on."""
         if not self._stop.is_set():
+            if self.spooler is not None:
+                self.spooler.kill()
             self.crowd.__exit__(None, None, None)
             self._stop.set()
             self._reader.join(60)
@@ -107,9 +120,13 @@ class Scene:
     def look(self, client: Client) -> list[str]:
         """Prove what is in the newest version, beside the clients that go on writing; what is wrong with it."""
         before = {number: len(told.committed) for number, told in self.told.items()}
+        loads_before = len(self.spooler.told.committed) if self.spooler else 0
         version = self.probe(client)
         answer = client.query(LOOK, [self.book.place], at_least=version, timeout_s=LOOK_TIMEOUT_S)
         wrong = self.book.judge(Found.of_row(answer.rows[0]), before, self.told)
+        if self.spooler is not None:
+            loads = client.query(LOOK_LOADS, [self.load_book.place], at_least=version, timeout_s=LOOK_TIMEOUT_S)
+            wrong += self.load_book.judge(loads.rows[0], loads_before, self.spooler.told)
         return [*wrong, *self._take_wrong()]
 
     def look_patiently(self) -> list[str]:
@@ -125,17 +142,30 @@ class Scene:
     def look_at_the_end(self) -> list[str]:
         """Stop everything in order and prove the whole file, by DuckDB itself: by a full scan and through the index."""
         self.calm()
+        wrong = self._drain_the_spool()
         code = self.keeper.stop()
-        wrong = [f"the keeper stopped with {code}"] if code else []
+        wrong += [f"the keeper stopped with {code}"] if code else []
         with duckdb.connect(str(self.keeper.target)) as database:
             before = {number: len(told.committed) for number, told in self.told.items()}
             row = database.execute(LOOK, [0]).fetchone()
             assert row is not None
             wrong += Book().judge(Found.of_row(row), before, self.told)
             wrong += _missing_in_the_index(database)
+            if self.spooler is not None:
+                wrong += judge_all_loads(database, self.spooler.told)
         if "Traceback" in self.keeper.log():
             wrong.append("there is a traceback in the keeper's log")
         return [*wrong, *self._take_wrong()]
+
+    def _drain_the_spool(self) -> list[str]:
+        """Wait until what was accepted is applied."""
+        give_up_at = time.monotonic() + DRAINED_WITHIN_S
+        with self.connect() as client:
+            while self.spooler is not None and (spool := client.tickets(waiting=1, settled=0)["spool"])["waiting"]:
+                if time.monotonic() > give_up_at:
+                    return [f"the spool is not applied: {spool}"]
+                time.sleep(0.05)
+        return []
 
     def _take_wrong(self) -> list[str]:
         wrong, self.wrong = self.wrong + self.crowd.broken, []
@@ -163,8 +193,17 @@ class Scene:
     def keep(self, violations: list[str], about: dict[str, Any]) -> None:
         """Write down what everybody was told, beside the database and the keeper's log."""
         told = {str(number): told.to_json() for number, told in self.told.items()}
-        evidence = {"violations": violations, **about, "told": told}
+        loads = vars(self.spooler.told) if self.spooler else {}
+        evidence = {"violations": violations, **about, "told": told, "loads": loads}
         (self.folder / "told.json").write_text(json.dumps(evidence, indent=1, default=str))
+
+
+def judge_all_loads(database: duckdb.DuckDBPyConnection, told: LoadsTold) -> list[str]:
+    """Every load, when the spool is empty."""
+    row = database.execute(LOOK_LOADS, [0]).fetchone()
+    assert row is not None
+    book = LoadBook()
+    return [*book.judge(row, len(told.committed), told), *book.judge_the_end(told)]
 
 
 def _missing_in_the_index(database: duckdb.DuckDBPyConnection) -> list[str]:

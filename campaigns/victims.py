@@ -46,7 +46,7 @@ class Writer:
 
     name = "writer"
     moments = ("random", "commit", "checkpoint", "folded", "copy", "successor")
-    weight = 70
+    weight = 58
 
     def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
         keeper = scene.keeper.pid
@@ -75,7 +75,7 @@ class Holder:
 
     name = "holder"
     moments = ("random", "ticket", "lease", "commit", "checkpoint")
-    weight = 18
+    weight = 14
 
     def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
         assert scene.holders is not None
@@ -100,7 +100,34 @@ class Copier:
         return striker.strike(moment, pid, delay_s, **_places(scene))
 
 
-VICTIMS: dict[str, Victim] = {victim.name: victim for victim in (Writer(), Keeper(), Holder(), Copier())}
+class SpoolingClient:
+    """A program that sends rows, some into the spool. What it was told is true; what it was not told may be there or not."""
+
+    name = "spooling client"
+    moments = ("random", "commit")
+    weight = 8
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        assert scene.spooler is not None
+        said = striker.strike(moment, scene.spooler.pid, delay_s, **_places(scene))
+        scene.spooler.wait_gone()
+        scene.spooler.begin()
+        return said
+
+
+class Stager:
+    """The process that makes rows of a body. Its successor begins the body anew; nothing of it was in the database."""
+
+    name = "stager"
+    moments = ("random", "commit")
+    weight = 8
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        pid = wait_until(lambda: scene.keeper.children("stager"), what="a stager")[0]
+        return striker.strike(moment, pid, delay_s, **_places(scene))
+
+
+VICTIMS: dict[str, Victim] = {victim.name: victim for victim in (Writer(), Keeper(), Holder(), Copier(), SpoolingClient(), Stager())}
 
 
 def draw(chance: random.Random) -> tuple[str, str]:
