@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.types import Receive, Scope, Send
 
-from pondkeeper.access.authorize import Action, is_allowed
+from pondkeeper.access.authorize import Action, authorize, is_allowed
 from pondkeeper.access.keys import Key
 from pondkeeper.access.limits import Limits as Allowed
 from pondkeeper.databases.requests import ReadRequest
@@ -135,6 +135,7 @@ def _add_running(router: APIRouter, context: Context) -> None:
     async def list_queries(request: Request) -> Answer:
         """Queries and writes that run or wait: one's own, and to an administrator those of others."""
         key = caller_of(request.scope)
+        authorize(key, Action.QUERY_SEE_OWN)
         return Answer({"queries": [entry for entry in context.running.list() if _may_see(key, entry)]})
 
     @router.delete(
@@ -143,6 +144,7 @@ def _add_running(router: APIRouter, context: Context) -> None:
     async def cancel_query(request: Request, id: str) -> Answer:  # noqa: A002  # Why: the name in the path
         """Kill a query, or drop a write that has not begun to commit."""
         key = caller_of(request.scope)
+        authorize(key, Action.QUERY_CANCEL_OWN)
         entry = context.running.find(id).describe()
         if not _may_cancel(key, entry):
             raise QueryNotFound(f"No query {id!r} is running.")
