@@ -17,7 +17,7 @@ LONGER = {"errors.py": 600}  # Why: one tree is read as one page, and the refere
 ENGINE = {"duckdb", "_duckdb", "pyarrow"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "uvloop"}
 CONTROL = {"sqlite3", "_sqlite3", "pondkeeper.access", "pondkeeper.databases", "pondkeeper.server"}
-CHILDREN = ["readers.process", "writer.process", "snapshots.process"]
+CHILDREN = ["readers.process", "writer.process", "snapshots.process", "staging.process"]
 KEEPER_ROOMS = ["cli", "local", "server", "client", "databases", "access", "files", "settings"]
 
 IMPORT = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pondkeeper.cli.help import example, new_command
-from pondkeeper.cli.narration import Progress, say, warn
+from pondkeeper.cli.narration import QUIET_FOR_S, Progress, say, warn
 from pondkeeper.cli.output import print_json
 from pondkeeper.cli.quantities import DURATION, show_bytes
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
     from pondkeeper.client import Client, Ingested
 
 STDIN: Final = "-"
@@ -156,15 +159,38 @@ def _bar(name: str, size_bytes: int | None) -> Iterator[OnSent]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"Sending {label}", total=size_bytes)
+    bar = Bar(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(f"Sending {label}", total=size_bytes)
 
-        def advance(sent: int) -> None:
-            bar.advance(task, sent)
-            if bar.tasks[0].finished:  # Why: what is left then is the keeper's work, which has no bytes to count.
-                bar.update(task, description=f"Loading {label}")
+    def advance(sent: int) -> None:
+        bar.advance(task, sent)
+        if bar.tasks[0].finished:  # Why: what is left then is the keeper's work, which has no bytes to count.
+            bar.update(task, description=f"Loading {label}")
 
+    with _shown_when_slow(bar):
         yield advance
+
+
+@contextmanager
+def _shown_when_slow(bar: RichProgress) -> Iterator[None]:
+    """The bar, but not for what is over in a moment."""
+    is_over, over_or_shown = False, threading.Lock()
+
+    def show() -> None:
+        with over_or_shown:
+            if not is_over:
+                bar.start()
+
+    timer = threading.Timer(QUIET_FOR_S, show)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        with over_or_shown:
+            is_over = True
+            bar.stop()
+        timer.join()
 
 
 def _tell(client: Client, name: str, outcome: Ingested, rejects: Path | None) -> None:
