@@ -19,6 +19,7 @@ from tests.support.keeper import wait_until
 
 LONG_ROUNDS, SHORT_ROUNDS = 30, 8
 FIRST_SECOND_S = 1.0
+RECOVERING_SHARE = 0.15
 BULK = "INSERT INTO bulk SELECT range, md5(range::VARCHAR) FROM range(60000)"
 CLEAN_WITHIN_S = 20.0
 MOST_PRIVATE_FOLDERS = 2  # a spare, and the one that is being made
@@ -77,10 +78,14 @@ class _Recovery:
         scene.keeper.process.wait()
 
     def _start_and_kill(self, number: int, delay_s: float) -> float:
-        """A start that dies at a random moment of its first second."""
+        """A start that dies at a random moment of its first second; every other one when the file is being recovered."""
         scene, began = self._scene, time.monotonic()
         scene.keeper.launch()
-        time.sleep(delay_s)
+        if number % 2:
+            time.sleep(delay_s)
+        else:
+            wait_until(lambda: scene.keeper.children("writer"), timeout_s=60, what="a writer")
+            time.sleep(delay_s * RECOVERING_SHARE)
         had_writer = bool(scene.keeper.children("writer"))
         scene.keeper.kill9()
         wal = scene.keeper.database.wal
