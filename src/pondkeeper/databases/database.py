@@ -11,10 +11,10 @@ from typing import Any
 import structlog
 
 from pondkeeper.databases.describing import Counters, Published, describe, describe_line
+from pondkeeper.databases.eye import Eye, Seen
 from pondkeeper.databases.ingesting import Ingests, Surroundings
-from pondkeeper.databases.line import one_line
+from pondkeeper.databases.line import waiting_line
 from pondkeeper.databases.pipelining import OnAnswers, PipelinedWrites
-from pondkeeper.databases.programs import ProgramTimes
 from pondkeeper.databases.queueing import make_queue
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import (
@@ -29,17 +29,10 @@ from pondkeeper.databases.requests import (
 from pondkeeper.databases.running import Running, RunningQueries, Stop
 from pondkeeper.databases.spooling import Spooling
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
-from pondkeeper.databases.watching import Sight, look
-from pondkeeper.errors import (
-    DatabaseBusy,
-    DatabaseMissing,
-    DatabaseUnavailable,
-    PondkeeperError,
-    VersionNotReached,
-)
+from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, VersionNotReached
 from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths
-from pondkeeper.files.state import FileState, file_state
+from pondkeeper.files.state import file_state
 from pondkeeper.readers.answer import AnswerStream
 from pondkeeper.readers.pool import Pool, Question
 from pondkeeper.readers.reader import Resources, Snapshot
@@ -54,7 +47,6 @@ from pondkeeper.writer.queue import WriteQueue
 from pondkeeper.writer.timings import Timings
 
 REPUBLISH_TIMEOUT_S = 5.0
-PROBLEM_RETRY_S = 5.0
 CLOSES_S = 0.1
 _log = structlog.get_logger(__name__)
 
@@ -81,9 +73,6 @@ class Database:
         self._copier = copier
         self._running = running
         self._waiters = Waiters()
-        self._sight = Sight(state=[])
-        self._programs = ProgramTimes()
-        self._known_state: FileState = []
         self._published_at = time.monotonic()
         self.counters = Counters()
         self._remembered = Remembered()
@@ -91,9 +80,11 @@ class Database:
         self._queue: WriteQueue | None = None
         self._promised = 0
         around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
+        seen = Seen(lambda: self.queue.desk, lambda: self.newest is not None, self.problem, self._publish_changes)
+        self._eye = Eye(paths, settings.writer.foreign_poll_s, seen)
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
-        self.spooling = Spooling(paths, settings, running, self.ingest, self._is_quiet, self._may_forget)
+        self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.is_quiet, self._may_forget)
         self._taking = asyncio.Lock()
 
     # Life
@@ -106,7 +97,7 @@ class Database:
         published = newest.version if newest else None
         self._queue = self._make_queue(self._remembered.first_version(published, has_past=self._has_past))
         self._queue.start()
-        self._tasks.start(self._watch())
+        self._tasks.start(self._eye.watch())
         self._tasks.start(self.spooling.run())
 
     def _prepare(self) -> SnapshotInfo | None:
@@ -115,7 +106,7 @@ class Database:
         self.ingests.prepare()
         found = list_snapshots(self.paths)
         self._remembered = Remembered.read(self._remembered_file)
-        self._known_state = self._remembered.file_state
+        self._eye.known_state = self._remembered.file_state
         if not found:
             return None
         newest = max(found, key=lambda snapshot: snapshot.version)
@@ -130,7 +121,7 @@ class Database:
             Publishing(self._publish, self._reserve, self._waiters.failed),
             next_version=first_version,
             may_make=self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
-            known_state=self._known_state or None,
+            known_state=self._eye.known_state or None,
         )
 
     async def stop(self, grace_s: float) -> None:
@@ -287,10 +278,6 @@ class Database:
         self._running.add(entry)
         return entry
 
-    def _is_quiet(self) -> bool:
-        """Whether nobody else has the file, or has had it since the newest snapshot."""
-        return self._sight.is_free and not self._is_changed()
-
     def _may_forget(self, yes: bool) -> None:
         self.queue.may_forget = yes
 
@@ -307,6 +294,9 @@ class Database:
             if self.newest is not None and await self._has_everything():
                 return self.newest
             return await self._take_snapshot(timeout_s)
+
+    async def _publish_changes(self) -> SnapshotInfo:
+        return await self.take_snapshot(REPUBLISH_TIMEOUT_S, only_changes=True)
 
     async def _has_everything(self) -> bool:
         """Whether the newest snapshot has all that is in the file."""
@@ -350,38 +340,6 @@ class Database:
         self._pool.publish(Snapshot(self.name, snapshot.version, snapshot.path))
         self._waiters.published(snapshot.version)
 
-    # Watching
-
-    async def _watch(self) -> None:
-        """Notice what others do with the file, and publish it when they are done."""
-        while True:
-            own = frozenset(filter(None, [self.queue.desk.pid]))
-            self._sight = await asyncio.to_thread(look, self.paths, own)
-            self._programs.note(self._sight)
-            if self._is_changed() and self._sight.is_free:
-                await self._publish_changes()
-            await asyncio.sleep(self._settings.writer.foreign_poll_s)
-
-    def _is_changed(self) -> bool:
-        if self.queue.desk.is_open:
-            return False
-        if self.queue.desk.closed_state:
-            self._known_state = self.queue.desk.closed_state
-        return self.newest is None or self._sight.state != self._known_state or self._is_back()
-
-    def _is_back(self) -> bool:
-        """Whether the file was missing and is there again, the same as before."""
-        return isinstance(self.problem(), DatabaseMissing) and self._sight.state[0] != 0
-
-    async def _publish_changes(self) -> None:
-        self.queue.desk.others_changed_it = True
-        try:
-            await self.take_snapshot(REPUBLISH_TIMEOUT_S, only_changes=True)
-        except PondkeeperError as error:
-            _log.debug("the changed file could not be published", database=self.name, error=error.to_wire())
-            if not isinstance(error, DatabaseBusy):
-                await asyncio.sleep(PROBLEM_RETRY_S)
-
     async def _reserve(self, version: int) -> None:
         """Remember that `version` may be promised though it is not published, so that a restart does not go below it."""
         if self._remembered.covers(version, self.newest.version if self.newest else None):
@@ -416,31 +374,21 @@ class Database:
         desk = self._queue.desk if self._queue is not None else None
         line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
         spool = self.spooling.describe()
-        return describe(self.name, published, self._sight, desk, line, self.problem()) | {"spool": spool}
+        return describe(self.name, published, self._eye.sight, desk, line, self.problem()) | {"spool": spool}
 
     def timings(self) -> dict[str, dict[str, Timings]]:
         """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""
         if self._queue is None:
             return {"waits": {}, "holds": {}}
+        programs, queue = self._eye.programs, self._queue
         return {
-            "waits": {"write": self._queue.waits, "program": self._programs.waits},
-            "holds": {"keeper": self._queue.desk.holds, "program": self._programs.holds},
+            "waits": {"write": queue.waits, "program": programs.waits},
+            "holds": {"keeper": queue.desk.holds, "program": programs.holds},
         }
 
     def waiting_line(self) -> dict[str, Any]:
         """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
-        status = self.status()
-        writes = self._queue.writes if self._queue is not None else []
-        return {
-            "database": self.name,
-            "holder": status["lease"]["holder"],
-            "foreign": status["foreign"],
-            "programs_waiting": status["lease"]["waiting"],
-            "waiting_for": status["writer"]["waiting_for"],
-            "spool": status["spool"],
-            "line": one_line(writes, self._sight.programs),
-            "writes": [write.describe() for write in writes],
-        }
+        return waiting_line(self.status(), self._queue.writes if self._queue else [], self._eye.sight.programs)
 
 
 def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:

@@ -13,6 +13,20 @@ from pondkeeper.writer.write import Write
 SHOWN_WHY_CHARS = 80
 
 
+def waiting_line(status: dict[str, Any], writes: Sequence[Write], programs: Sequence[Place]) -> dict[str, Any]:
+    """Who has the database, and all that wait for it, as `GET …/queue` answers it; from its status."""
+    return {
+        "database": status["name"],
+        "holder": status["lease"]["holder"],
+        "foreign": status["foreign"],
+        "programs_waiting": status["lease"]["waiting"],
+        "waiting_for": status["writer"]["waiting_for"],
+        "spool": status["spool"],
+        "line": one_line(writes, programs),
+        "writes": [write.describe() for write in writes],
+    }
+
+
 def one_line(writes: Sequence[Write], programs: Sequence[Place]) -> list[dict[str, Any]]:
     """What runs, then what waits: a program is before the writes that were all asked for later than it was.
 
