@@ -81,3 +81,30 @@ def test_a_comment_makes_no_table_of_a_call(plain: duckdb.DuckDBPyConnection) ->
 def test_tables_and_texts_may_be_called_so(plain: duckdb.DuckDBPyConnection, sql: str) -> None:
     with plain:
         writing_statement(plain, sql) if not sql.startswith("select") else reading_statement(plain, sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from duckdb_databases()",
+        'select path from system.main."duckdb_databases"',
+        "from pg_catalog.pg_settings",
+        "from duckdb_settings\u00a0()",
+        "show temp_directory",
+        'from (show "allowed_paths")',
+        "select current_setting('temp_directory')",
+        "select current_setting('temp' || '_directory')",
+        "select current_setting($$temp_directory$$)",
+        "select current_setting(n) from (values ('temp_directory')) v(n)",
+        "select 'temp_directory'.current_setting()",
+    ],
+)
+def test_what_shows_paths_is_refused(plain: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with plain, pytest.raises(StatementNotAllowed, match="where the server keeps its files"):
+        reading_statement(plain, sql)
+
+
+@pytest.mark.parametrize("sql", ["select current_setting('threads')", "select 'duckdb_databases'", "show tables"])
+def test_what_shows_none_is_not(plain: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with plain:
+        reading_statement(plain, sql)

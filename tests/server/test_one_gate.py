@@ -42,7 +42,7 @@ def all_routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     pending: list[BaseRoute] = list(app.routes)
     while pending:
         route = pending.pop()
-        pending += getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", ())
+        pending += getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None) or ()
         for method in sorted(getattr(route, "methods", None) or ()):
             yield method, str(getattr(route, "path", ""))
 

@@ -36,6 +36,15 @@ SHOWS_PATHS: Final = frozenset(
         *("duckdb_secrets", "duckdb_logs", "duckdb_logs_parsed", "duckdb_log_contexts"),
     }
 )
+# Settings that hold paths: 2.0 shows them by SHOW too.
+_PATH_SETTINGS: Final = frozenset(
+    {
+        *("temp_directory", "allowed_paths", "allowed_directories", "home_directory", "secret_directory"),
+        *("extension_directory", "extension_directories", "extension_repository_directory", "file_search_path"),
+        *("log_query_path", "profile_output", "profiling_output", "http_logging_output", "custom_extension_repository"),
+    }
+)
+_SHOWING: Final = frozenset({"show", "describe", "desc"})
 _SETTING: Final = "current_setting"
 # Why so narrow: a name that is put together, escaped or read from a table is not seen here.
 _PLAIN_SETTING: Final = re.compile(r"\bcurrent_setting\s*\(\s*'(\w+)'\s*\)")
@@ -44,7 +53,7 @@ _TELLING_SETTING: Final = re.compile(r"path|director|file|output|repositor|secre
 _MARKS: Final = (
     *("read_", "parquet_", "sniff_csv", "glob", "query", "json_execute", "checkpoint", "_logging", "_profiling"),
     *("duckdb_logs", "write_log", "which_secret", "_scan", "python_", "_external_resource", _SETTING),
-    *SHOWS_PATHS,
+    *("duckdb_", "database_list", "pg_settings", "allowed_", "_director", "_path", "_output", "_repository"),
 )
 
 
@@ -75,9 +84,11 @@ def is_forbidden(name: str) -> bool:
 def _telling(lowered: str, found: Tokens | None) -> Iterator[str]:
     """What of the text would show paths."""
     if found is None:
-        yield from (name for name in SHOWS_PATHS if name in lowered)
+        yield from (name for name in SHOWS_PATHS | _PATH_SETTINGS if name in lowered)
     else:
-        yield from SHOWS_PATHS.intersection(map(_plain, found.words))
+        words = set(map(_plain, found.words))
+        yield from SHOWS_PATHS & words
+        yield from _PATH_SETTINGS & words if words & _SHOWING else ()
     asked = _PLAIN_SETTING.findall(lowered)
     if len(asked) < lowered.count(_SETTING) or any(map(_TELLING_SETTING.search, asked)):
         yield f"{_SETTING}() of this setting"
