@@ -21,6 +21,8 @@ from pondkeeper.files.locks import FlockFile, is_flocked
 
 SUFFIX = ".ticket"
 UNFINISHED = ".new"
+SETTLED_NS = 100_000_000
+_empty_at: dict[Path, int] = {}  # Why: the writer asks some times per write, and nearly always there is no ticket
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,21 @@ def places(folder: Path) -> list[Place]:
 
 def oldest_ns(folder: Path) -> int | None:
     """Since when the first in the queue waits, on the clock of time.monotonic_ns; None when nobody does."""
+    changed_ns = _changed_ns(folder)
+    if _empty_at.get(folder) == changed_ns:
+        return None
     first = next((path for path in sorted(_tickets(folder)) if _lives(path)), None)
+    # Trap: two changes in one tick of the kernel's clock leave one time, so a change of just now is not relied on.
+    if first is None and time.time_ns() - changed_ns > SETTLED_NS:
+        _empty_at[folder] = changed_ns
     return None if first is None else _asked_ns(first)
+
+
+def _changed_ns(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _asked_ns(path: Path) -> int:
