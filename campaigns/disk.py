@@ -46,11 +46,13 @@ class _Full:
 
     def play(self, rounds: int) -> None:
         violations: list[str] = []
+        made = 0
         with self._scene.connect(0.0) as client:
             client.execute("CREATE TABLE filler (s VARCHAR)")
             for number in range(1, rounds + 1):
-                if violations := self._one(number, client):
+                if violations or not self._stage.has_time:
                     break
+                violations, made = self._one(number, client), number
             self._scene.calm()
             violations += self._scene.look_at_all(client)
             self._control(client)
@@ -59,7 +61,7 @@ class _Full:
             self._scene.keep(violations, {"seed": self._stage.options.seed})
         told = list(self._scene.told.values())
         self._stage.line(
-            summary=True, rounds=rounds, commits=self._scene.crowd.commits, answers_when_full=dict(self._answers),
+            summary=True, rounds=made, commits=self._scene.crowd.commits, answers_when_full=dict(self._answers),
             refused=sum(len(each.refused) for each in told), unknown=sum(len(each.unknown) for each in told),
             errors=dict(sum((each.errors for each in told), Counter())), resumed_max_s=percentile(self._resumed_s, 1.0),
         )  # fmt: skip

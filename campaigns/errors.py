@@ -57,16 +57,18 @@ class _Errors:
 
     def play(self, rounds: int) -> None:
         violations: list[str] = []
+        made = 0
         with self._scene.connect(0.0) as client:
             for number in range(1, rounds + 1):
-                if violations := self._one(number, client):
+                if violations or not self._stage.has_time:
                     break
+                violations, made = self._one(number, client), number
             self._control(client)
         violations += self._scene.look_at_the_end()
         self._stage.violated(violations)
         if violations:
             self._scene.keep(violations, {"seed": self._stage.options.seed})
-        self._sum_up(rounds)
+        self._sum_up(made)
 
     def _one(self, number: int, client: Client) -> list[str]:
         fault, log = draw(self._chance), self._scene.folder / f"calls-{number}.log"

@@ -80,14 +80,16 @@ class _Kills:
     def play(self, rounds: list[Round]) -> None:
         """All rounds, then the whole file; a violation ends the rounds, so that the evidence stays as it is."""
         violations: list[str] = []
+        made = 0
         for planned in rounds:
-            if violations := self._one(planned):
+            if violations or not self._stage.has_time:
                 break
+            violations, made = self._one(planned), planned.round
         violations += self._scene.look_at_the_end()
         self._stage.violated(violations)
         if violations:
             self._scene.keep(violations, {"seed": self._stage.options.seed})
-        self._sum_up(len(rounds))
+        self._sum_up(made)
 
     def _one(self, planned: Round) -> list[str]:
         scene = self._scene

@@ -19,12 +19,16 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. `rounds` and `operations` are None where each part decides by `short`."""
+    """What was asked for. `rounds` and `operations` are None where each part decides by `short`.
+
+    `budget_s` is for each part: it begins no round after that, and says in its summary how many it has made.
+    """
 
     seed: int
     short: bool = False
     rounds: int | None = None
     operations: int | None = None
+    budget_s: float | None = None
     keep: bool = False
     work: Path | None = None
 
@@ -42,6 +46,12 @@ class Stage:
     folder: Path
     violations: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether another round may begin."""
+        budget_s = self.options.budget_s
+        return budget_s is None or time.monotonic() - self.began < budget_s
 
     @property
     def chance(self) -> random.Random:

@@ -79,6 +79,8 @@ def play(stage: Stage) -> None:
     chance = stage.chance
     told: Counter[str] = Counter()
     for number in range(1, stage.options.of(LONG_ROUNDS, SHORT_ROUNDS) + 1):
+        if not stage.has_time:
+            break
         for has_snapshots in (False, True):
             folder = stage.room(f"round-{number}-{'with' if has_snapshots else 'without'}")
             _Ponds(stage, folder, draw(chance), chance, has_snapshots=has_snapshots).play(number, told)

@@ -1,6 +1,6 @@
 """The campaign of writes: faults on purpose, again and again, and a count of what became of every write.
 
-    python -m campaigns.writes [--rounds N] [--operations N] [--seed S] [--short] [--only kill,disk,…] [--plan]
+    python -m campaigns.writes [--rounds N] [--operations N] [--budget S] [--seed S] [--short] [--only kill,…] [--plan]
 
 A line of JSON per round on stdout, narration on stderr. The seed is printed; the same seed draws the same plan. Exit
 code 0: nothing was violated and every positive control was found; 1: otherwise, and the artefacts' folder is named.
@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="script/campaign writes", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each part (default: each part's own number)")
     parser.add_argument("--operations", type=int, metavar="N", help="operations of the history (100,000; short: 4,000)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no round of a part after that long")
     parser.add_argument("--seed", type=int, metavar="S", help="draw the same plan again (default: a new one, printed)")
     parser.add_argument("--short", action="store_true", help="the form that CI runs: 200 kills instead of 2,000")
     parser.add_argument("--only", type=_parts, default=list(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
@@ -52,7 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     seed = parsed.seed if parsed.seed is not None else secrets.randbelow(10**9)
     options = Options(
-        seed, short=parsed.short, rounds=parsed.rounds, operations=parsed.operations, keep=parsed.keep, work=parsed.work
+        seed,
+        short=parsed.short,
+        rounds=parsed.rounds,
+        operations=parsed.operations,
+        budget_s=parsed.budget,
+        keep=parsed.keep,
+        work=parsed.work,
     )
     if parsed.plan:
         for planned in kill.plan(options):
