@@ -21,6 +21,7 @@ from tests.support.keeper import wait_until
 LONG_ROUNDS, SHORT_ROUNDS = 200, 10
 INJECTED_WITHIN_S = 5.0
 RESUMES_S = 90.0
+THERE_WITHIN_S = 60.0
 MOST_NTH = {SYNCS: 6, WRITES: 10, ("ftruncate",): 2}
 FORGED_LOG = """
 71 fdatasync(9</pond.duckdb.wal>) = -1 EIO (Input/output error) (INJECTED)
@@ -74,7 +75,7 @@ class _Errors:
         fault, log = draw(self._chance), self._scene.folder / f"calls-{number}.log"
         before = self._errors()
         self._scene.crowd.wait_commits(3)
-        pid = wait_until(lambda: writer_of(self._scene.keeper.pid), what="a writer")
+        pid = wait_until(lambda: writer_of(self._scene.keeper.pid), timeout_s=THERE_WITHIN_S, what="a writer")
         injected, wrong = self._inject(pid, fault, log, client)
         wrong += self._recover(client)
         text = log.read_text(errors="replace") if log.exists() else ""

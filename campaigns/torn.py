@@ -26,7 +26,7 @@ LONG_ROUNDS, SHORT_ROUNDS = 8, 1  # of FILES files each
 FILES = 9
 HEADER_BYTES, HEADERS_BYTES, PAGE_BYTES = 4_096, 12_288, 4_096
 KINDS = ("bit", "page of zeros", "page of noise", "torn metadata", "header", "both headers", "cut short", "cut in half")
-JUDGED_WITHIN_S = 60.0
+JUDGED_WITHIN_S = 120.0
 SOUND = "sound"
 CONTENT = "SELECT (SELECT count(*) FROM a), (SELECT bit_xor(hash(i, s)) FROM a)::VARCHAR, (SELECT sum(i * j) FROM b)::BIGINT"
 

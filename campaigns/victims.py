@@ -13,6 +13,7 @@ from campaigns.striker import Striker, writer_of
 from tests.support.keeper import wait_until
 
 HOLDER_WRITES = 200
+THERE_WITHIN_S = 60.0
 
 
 class Victim(Protocol):
@@ -52,7 +53,7 @@ class Writer:
         keeper = scene.keeper.pid
         if moment == "successor":
             return striker.strike(moment, keeper, delay_s, **_places(scene))
-        pid = wait_until(lambda: writer_of(keeper), what="a writer")
+        pid = wait_until(lambda: writer_of(keeper), timeout_s=THERE_WITHIN_S, what="a writer")
         return striker.strike(moment, pid, delay_s, **_places(scene))
 
 
@@ -96,7 +97,7 @@ class Copier:
     weight = 4
 
     def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
-        pid = wait_until(lambda: scene.keeper.children("copier"), what="a copier")[0]
+        pid = wait_until(lambda: scene.keeper.children("copier"), timeout_s=THERE_WITHIN_S, what="a copier")[0]
         return striker.strike(moment, pid, delay_s, **_places(scene))
 
 
@@ -123,7 +124,7 @@ class Stager:
     weight = 8
 
     def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
-        pid = wait_until(lambda: scene.keeper.children("stager"), what="a stager")[0]
+        pid = wait_until(lambda: scene.keeper.children("stager"), timeout_s=THERE_WITHIN_S, what="a stager")[0]
         return striker.strike(moment, pid, delay_s, **_places(scene))
 
 

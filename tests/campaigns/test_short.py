@@ -13,7 +13,7 @@ import pytest
 from tests.support.keeper import program_environment
 
 # Seconds, several times what a part takes here: a machine that is busy with other things is no finding.
-TIMEOUTS = {"kill": 600, "recovery": 180, "torn": 240, "disk": 180, "errors": 240, "history": 300}
+TIMEOUTS = {"kill": 900, "recovery": 300, "torn": 400, "disk": 300, "errors": 300, "history": 600}
 CONTROLS = {"kill": 3, "recovery": 1, "torn": 1, "disk": 1, "errors": 2, "history": 13}
 
 
