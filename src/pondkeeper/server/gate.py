@@ -19,6 +19,7 @@ from pondkeeper.errors import PondkeeperError, TooManyFailedLogins, Unauthentica
 from pondkeeper.server.answers import send_problem
 from pondkeeper.server.cors import Cors
 from pondkeeper.server.hosts import Hosts
+from pondkeeper.server.pacing import Pace
 from pondkeeper.server.scopes import CALLER, ENTRY, entry_of, exchange_of, header, sees_private
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Gate:
         self._cors = Cors(context.settings.server.cors_origins)
         self._limits, self._throttle = context.limits, context.throttle
         self._hosts = Hosts(context.settings.server.host, context.settings.server.allowed_hosts)
+        self._pace = Pace()
         self._shortcuts = shortcuts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -65,6 +67,7 @@ class Gate:
             await (self._shortcut(scope) or self._app)(scope, receive, send)
         except PondkeeperError as error:
             note_refusal(error, scope)
+            await self._pace.hold(error, scope)
             await send_problem(send, error, with_private=sees_private(scope))
         finally:
             status = exchange.status if exchange is not None else 0

@@ -13,7 +13,7 @@ from pondkeeper.errors import DatabaseReadOnly, SettingInvalid
 if TYPE_CHECKING:
     from pathlib import Path
 
-BACKLOG: Final = 1024
+BACKLOG: Final = 4096
 
 
 def listen_tcp(host: str, port: int) -> list[socket.socket]:

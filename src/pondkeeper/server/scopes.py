@@ -18,6 +18,7 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 CALLER: Final = "pondkeeper.caller"
 EXCHANGE: Final = "pondkeeper.exchange"
 ENTRY: Final = "pondkeeper.entry"
+PATIENCE: Final = "pondkeeper.patience"  # seconds that the request has for itself, where it has said so
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

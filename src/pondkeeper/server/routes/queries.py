@@ -20,7 +20,7 @@ from pondkeeper.server.exchange import AnswerCut, ClientGone
 from pondkeeper.server.formats import chosen_format
 from pondkeeper.server.limiting import check_statement, smallest_int
 from pondkeeper.server.openapi import gives, gives_answer, takes
-from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
+from pondkeeper.server.scopes import PATIENCE, caller_of, client_of, entry_of, exchange_of, header
 from pondkeeper.server.shapes import Cancelled, RunningList
 from pondkeeper.server.streaming import send_answer
 
@@ -66,6 +66,7 @@ class QueryHandler:
         request = read_request(body, format_, effective.limits, key, client_of(scope))
         if (exchange := exchange_of(scope)) is not None:
             exchange.cancel_when_gone = True
+        scope[PATIENCE] = request.timeout_s
         with self._context.throttle.query(key, effective):
             stream = await database.query(request)
             entry.query_id, entry.version = stream.query_id, stream.version
