@@ -24,6 +24,7 @@ from pondkeeper.errors import (
 )
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
+from pondkeeper.writer.batch_size import BatchSize
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
 from pondkeeper.writer.order import Order, Priority
 from pondkeeper.writer.timings import Timings
@@ -31,10 +32,6 @@ from pondkeeper.writer.write import Demand, Ending, Write
 
 COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
-LEAST_BATCH_WRITES = 64
-FIRST_BATCH_WRITES = 256
-MAX_BATCH_WRITES = 2048
-GOOD_BATCH_S = (0.02, 0.05)
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 _PATIENCE = "Send it again later, or let it wait longer: the request's `wait_s`, up to the server's `writer.wait_s`."
 _log = structlog.get_logger(__name__)
@@ -53,8 +50,7 @@ class WriteQueue:
         self._tasks = SideTasks()
         self._stopping = False
         self._number = 0
-        self._batch_writes = FIRST_BATCH_WRITES
-        self._handed_over: tuple[int, float] = (0, 0.0)
+        self._batch_size = BatchSize()
         self._running_timer: asyncio.TimerHandle | None = None
         self._running_until = math.inf
         self.may_forget = True  # whether outcomes of keys that are older than they need be kept may go
@@ -249,7 +245,7 @@ class WriteQueue:
         """Give the writer the next writes, as many as it may take at once."""
         loop, size_bytes = asyncio.get_running_loop(), 0
         frames: list[dict[str, Any]] = []
-        while self._waiting and len(frames) < self._batch_writes:
+        while self._waiting and len(frames) < self._batch_size.writes:
             write = self._waiting.first()
             assert write is not None
             size_bytes += write.size_bytes
@@ -274,17 +270,8 @@ class WriteQueue:
                 break
         if frames:
             self._batch_over.clear()
-            self._handed_over = (len(frames), loop.time())
+            self._batch_size.begin(len(frames), loop.time())
             child.send({"op": "apply", "writes": frames, "may_forget": self.may_forget})
-
-    def _pace(self) -> None:
-        """Choose the size of the next batch: as many as take about 50 ms, for so long whoever comes meanwhile waits."""
-        count, began_at = self._handed_over
-        took_s = asyncio.get_running_loop().time() - began_at
-        if count == self._batch_writes and took_s < GOOD_BATCH_S[0]:
-            self._batch_writes = min(2 * self._batch_writes, MAX_BATCH_WRITES)
-        elif count > LEAST_BATCH_WRITES and took_s > GOOD_BATCH_S[1]:
-            self._batch_writes = max(self._batch_writes // 2, LEAST_BATCH_WRITES)
 
     # What became of them
 
@@ -303,7 +290,7 @@ class WriteQueue:
         if any(answer["kind"] == "unknown" for _, answer in answered):
             self.desk.kill()  # Why: it is about to end anyway; the next batch is for its successor.
         elif not self._batch:
-            self._pace()
+            self._batch_size.end(asyncio.get_running_loop().time())
             self._end_batch()
 
     def _on_begun(self, writes: list[Write]) -> None:
