@@ -28,6 +28,7 @@ with duckdb.connect(os.environ["PONDKEEPER_DATABASE"]) as connection:
 LONG = "INSERT INTO t SELECT a.range FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range + b.range + c.range < 0"
 CONTENDER = """
 import sys, time
+from pathlib import Path
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.writer.lease import Lease
 lease = Lease(DatabasePaths(Path(sys.argv[1]), Path(sys.argv[2])), who="contender", why="")
@@ -107,6 +108,7 @@ def test_a_write_behind_a_program_is_told_who_has_the_lease(pond: KeeperProcess,
     with Program(pond.target, "--reason", "nightly load").there() as program:
         before = Asked(lambda: client.execute("INSERT INTO t VALUES (1)"))
         in_line(client, 1)
+        wait_until(lambda: client.status("pond")["writer"]["waiting_for"], what="a writer that waits")
         late = Asked(lambda: client.execute("INSERT INTO t VALUES (2)", wait_s=0.5)).outcome()
         reads = [client.query("SELECT count(*) FROM t").scalar() for _ in range(3)]
         assert program.let_go()[0] == 0

@@ -122,17 +122,17 @@ def test_who_waits_for_a_lease_in_vain_is_told_by_whom_it_is_held(start_keeper: 
     """The error names the holder, its reason, since when it has the lease, and how many wait before."""
     keeper = start_keeper()
     keeper.client().execute("CREATE TABLE log (n INTEGER)")
-    holder = Asked(lambda: keeper.cli("run", "--reason", "nightly load", "--", "sleep", "4"))
-    wait_until(lambda: (keeper.client().queue()["holder"] or {}).get("why") == "nightly load", what="the lease is taken")
-    first = insert(keeper, 1)
-    late: PondkeeperError = insert(keeper, 2, wait_s=0.5).outcome()
+    with Program(keeper.target, "--reason", "nightly load").there() as holder:
+        first = insert(keeper, 1)
+        wait_until(lambda: keeper.client().status()["writer"]["waiting_for"], what="a writer that waits")
+        late: PondkeeperError = insert(keeper, 2, wait_s=1.0).outcome()
+        holder.let_go()
 
     assert isinstance(late, DatabaseBusy)
     assert "nightly load" in late.message
     assert "since" in late.message
     assert late.details["writes_before"] == 1
     assert code_of(first.outcome()) == "answered"
-    holder.outcome()
 
 
 def test_a_write_that_waits_is_dropped_when_its_client_goes(busy: tuple[KeeperProcess, Asked]) -> None:

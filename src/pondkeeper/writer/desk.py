@@ -15,6 +15,7 @@ import structlog
 
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.durable import empty_folder
+from pondkeeper.files.locks import holders_of
 from pondkeeper.workers.brake import Brake
 from pondkeeper.workers.ceiling import Ceiling
 from pondkeeper.workers.child import Child, ChildGone
@@ -108,6 +109,8 @@ class WriterDesk:
         self.publish_error: PondkeeperError | None = None
         self.closed_state = known_state
         self.others_changed_it = True
+        self.others_turns = 0  # how often somebody else was seen to have the file, or to have had it
+        self.is_behind_others = False  # whether what they did is not published yet
         self.on_request: Callable[[dict[str, Any]], None] = lambda frame: None
         self.on_overfull: Callable[[], None] = lambda: None
         self.on_death: Callable[[ChildGone], None] = lambda gone: None
@@ -243,11 +246,23 @@ class WriterDesk:
 
     def _on_waiting(self, frame: dict[str, Any]) -> None:
         self.waiting_for = {key: value for key, value in frame.items() if key != "op"}
+        self.others_turns += 1
+        if frame.get("foreign") == {}:  # Why: within its fence the writer sees that somebody has the file, and not who.
+            self.waiting_for["foreign"] = self._stranger()
+
+    def _stranger(self) -> dict[str, Any]:
+        """Who has the file open in DuckDB, by the kernel's table of locks; {} when it does not say."""
+        for holder in holders_of(Path(self._config["file"])):
+            if holder.kind == "posix" and holder.pid != self.pid:
+                return {"holder_pid": holder.pid, "holder_program": holder.program}
+        return {}
 
     def _on_opened(self, frame: dict[str, Any]) -> None:
         self.is_open, self.waiting_for = True, None
         self.opened_at = time.time()
         self.others_changed_it = self.others_changed_it or frame["changed"]
+        if frame["changed"]:
+            self.others_turns, self.is_behind_others = self.others_turns + 1, True
         self._config["may_make"] = False  # Why: a file that is gone later was lost; no successor makes an empty one.
         self._closed.clear()
 
@@ -282,6 +297,7 @@ class WriterDesk:
     async def _publish_then_resume(self, version: int, child: Child | None) -> None:
         try:
             await self._publishing.publish(version)
+            self.is_behind_others = False
             self.publish_error, self._republish_after_s = None, REPUBLISH_AFTER_S
         except PondkeeperError as error:
             await self._publishing.reserve(version + 2)  # Why: the next one is not published, and a further one promised.

@@ -368,6 +368,6 @@ def named(waiting_for: dict[str, Any]) -> str:
     if holder := waiting_for.get("holder"):
         reason = f", for: {holder['why']}" if holder.get("why") else ""
         return f"{holder['who']} (pid {holder['pid']}), which has had the lease since {holder.get('since', 'now')}{reason}"
-    if foreign := waiting_for.get("foreign"):
+    if (foreign := waiting_for.get("foreign")) is not None:
         return f"{foreign.get('holder_program', 'a program')} (pid {foreign.get('holder_pid', 'unknown')})"
     return f"{waiting_for.get('ahead', 0)} programs that were before it"
