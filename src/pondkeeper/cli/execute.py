@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--idempotency-key",
     metavar="KEY",
-    help="A name for this write: sent again with the same key, it is applied once and gets the first outcome.",
+    help="A name for this write, so that it can be sent again and is applied once; without one, each call makes its own.",
 )
 @click.option(
     "--priority",
