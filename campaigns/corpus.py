@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from campaigns.arsenal import SETUP, Bomb, arsenal
+from campaigns.arsenal import BROKEN, SETUP, TIME, Bomb, arsenal
 from campaigns.running import Stage, percentile
 from campaigns.throwing import End, Target
 from campaigns.vitals import QuietClient, Vitals
@@ -84,8 +84,9 @@ def throw_all(target: Target, bombs: list[Bomb]) -> Iterator[tuple[Bomb, End]]:
 
 
 def is_well_ended(bomb: Bomb, end: End) -> bool:
-    """Whether it ended in one of the ways in which it must, and in time."""
-    return end.how in bomb.ends and end.after_s < LATE_S
+    """Whether it ended in one of the ways in which it must, and in time; a deadline breaks off an answer that has begun."""
+    ends = {*bomb.ends, BROKEN} if TIME in bomb.ends else set(bomb.ends)
+    return end.how in ends and end.after_s < LATE_S
 
 
 def settled(keeper: KeeperProcess, before: Vitals) -> list[str]:

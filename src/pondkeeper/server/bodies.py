@@ -11,12 +11,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from pondkeeper.errors import BodyTooLarge, InvalidRequest, MediaTypeUnsupported
+from pondkeeper.server.arriving import ARRIVING
 from pondkeeper.server.exchange import ClientGone
 from pondkeeper.server.scopes import header
 from pondkeeper.settings.values import parse_size
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope
+    from starlette.types import Message, Receive, Scope
+
+    from pondkeeper.server.arriving import Share
 
 MAX_STATEMENTS: Final = 10_000
 T = TypeVar("T", bound=Struct)
@@ -169,23 +172,38 @@ def check_content_encoding(scope: Scope) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge, before anything is read where Content-Length tells."""
+    """The whole body. Raises BodyTooLarge, before anything is read where Content-Length tells; or QueueFull."""
     announced = header(scope, b"content-length")
     if announced is not None and int(announced) > max_bytes:
         raise BodyTooLarge(_too_large(max_bytes), max_bytes=max_bytes)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return _within(message.get("body", b""), max_bytes)
+    with ARRIVING.share(max_bytes) as share:
+        return await _in_parts(message, receive, max_bytes, share)
+
+
+def _within(body: bytes, max_bytes: int) -> bytes:
+    if len(body) > max_bytes:
+        raise BodyTooLarge(_too_large(max_bytes), max_bytes=max_bytes)
+    return body
+
+
+async def _in_parts(message: Message, receive: Receive, max_bytes: int, share: Share) -> bytes:
     parts: list[bytes] = []
     left = max_bytes
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         part: bytes = message.get("body", b"")
         left -= len(part)
         if left < 0:
             raise BodyTooLarge(_too_large(max_bytes), max_bytes=max_bytes)
+        share.grow(len(part))
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+        message = await receive()
 
 
 def _too_large(max_bytes: int) -> str:

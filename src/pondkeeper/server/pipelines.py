@@ -17,6 +17,7 @@ from pondkeeper.access.authorize import LOCAL_KEY, Action, authorize, key_of_pee
 from pondkeeper.databases.pipelining import Limits, Tally
 from pondkeeper.errors import Forbidden, InvalidRequest, KeeperStopping, PondkeeperError, TooManyConnections
 from pondkeeper.server.bounds import peer_of
+from pondkeeper.server.limiting import check_statement
 from pondkeeper.workers.frames import FrameInvalid
 from pondkeeper.writer.wire import (
     PROTOCOL,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pondkeeper.access.keys import Key
     from pondkeeper.databases.pipelining import PipelinedWrites
     from pondkeeper.server.context import Context
+    from pondkeeper.writer.wire import WireWrite
 
 WINDOW_WRITES: Final = 2048
 # Why more than the window: from a client that keeps to it we never stop reading, so that we hear when it goes.
@@ -202,8 +204,25 @@ class PipelineConnection(asyncio.Protocol):
         except PondkeeperError as error:  # what cannot be recorded is not done
             line.refuse(writes, error)
             return
-        line.take(writes, self._limits, len(body))
+        fitting = self._fitting(line, writes)
+        if fitting:
+            line.take(fitting, self._limits, len(body))
         self._pace()
+
+    def _fitting(self, line: PipelinedWrites, writes: list[WireWrite]) -> list[WireWrite]:
+        """Those whose statements are within their limits; the others are told so, each for itself."""
+        assert self._key is not None
+        effective = self._context.limits.of(self._key, self._database)
+        fitting = []
+        for write in writes:
+            try:
+                for sql, parameters in write.statements:
+                    check_statement(effective, sql, parameters)
+            except PondkeeperError as error:
+                line.refuse([write], error)
+            else:
+                fitting.append(write)
+        return fitting
 
     def _answer(self, answers: list[WireAnswer], tallies: Iterable[Tally]) -> None:
         """Send what has ended, as one frame."""
