@@ -12,7 +12,7 @@ from pondkeeper.access.keys import Key, Role
 from pondkeeper.errors import Forbidden
 
 READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ}
-OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST}
+OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST, Action.EVENTS}
 WRITING = {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE}
 
 

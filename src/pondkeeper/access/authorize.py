@@ -28,6 +28,7 @@ class Action(StrEnum):
     QUERY_SEE_OWN = "query_see_own"
     QUERY_CANCEL_OWN = "query_cancel_own"
     DATABASES_LIST = "databases_list"
+    EVENTS = "events"
     METRICS = "metrics"
     SETTINGS_SEE = "settings_see"
     KEYS = "keys"
@@ -58,6 +59,8 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.QUERY_CANCEL_OWN: (Role.READER, Scope.OWN),
     # The list itself: what stands in it is filtered by DATABASE_STATUS.
     Action.DATABASES_LIST: (Role.READER, Scope.OWN),
+    # The stream itself: which events are in it is decided by DATABASE_STATUS and QUERY_SEE_OWN or QUERY_SEE_OTHERS.
+    Action.EVENTS: (Role.READER, Scope.OWN),
     Action.METRICS: (Role.READER, Scope.KEEPER),
     Action.SETTINGS_SEE: (Role.ADMIN, Scope.KEEPER),
     # Why the whole keeper: an admin of one database could else make a key for every other.
@@ -66,7 +69,8 @@ RULES: dict[Action, tuple[Role, Scope]] = {
 
 # What a key for some tables may do: nothing that shows, or keeps, more of a database than what it may read.
 FOR_SOME_TABLES = frozenset(
-    {Action.QUERY, Action.DATABASE_STATUS, Action.DATABASES_LIST, Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN}
+    {Action.QUERY, Action.DATABASE_STATUS, Action.DATABASES_LIST, Action.EVENTS}
+    | {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN}
 )
 
 LOCAL_KEY = Key(id="local", name="local", role=Role.ADMIN, databases=(EVERY_DATABASE,), created_at=0.0)

@@ -26,6 +26,7 @@ MODULES: Final = {
         "status",
         "queries",
         "queue",
+        "events",
         "ticket",
         "cancel",
         "snapshot",

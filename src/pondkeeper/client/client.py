@@ -11,10 +11,12 @@ from urllib.parse import quote, urlencode
 
 from pondkeeper.client.answer import Answer, Ingested, Outcome
 from pondkeeper.client.bodies import body_of
+from pondkeeper.client.events import events_of
 from pondkeeper.client.formats import content_type
 from pondkeeper.client.keys import WriteKeys
 from pondkeeper.client.stream import AnswerStream
 from pondkeeper.client.transport import Transport, decoded, local_http, remote_http
+from pondkeeper.errors import AnswerIncomplete
 from pondkeeper.files.paths import Home
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 RETRY_FOR_S: Final = 30.0
+RELISTEN_S: Final = 0.2
 LONGEST_WAIT_S: Final = 30.0
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -249,6 +252,25 @@ class Client:
     def queries(self) -> list[dict[str, Any]]:
         """The queries that run now."""
         return list(self._transport.call("GET", "/v1/queries")["queries"])
+
+    def events(self, database: str | None = None, kinds: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """What happens, as it happens, without an end; after a break it goes on behind the last event.
+
+        An event of the kind `gap` says that some were missed. Raises what the keeper answers when it lets nobody listen.
+        """
+        asked = {"database": database or self._database, "kinds": ",".join(kinds) or None}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
+        last_id: str | None = None
+        while True:
+            headers = {"Last-Event-ID": last_id} if last_id else None
+            response = self._transport.open("GET", f"/v1/events?{query}", accept="text/event-stream", headers=headers)
+            try:
+                for event_id, event in events_of(response):
+                    last_id = None if event["kind"] == "gap" else event_id
+                    yield event
+            except AnswerIncomplete:
+                pass  # the connection was lost: what happened meanwhile is asked for by the id of the last event
+            time.sleep(RELISTEN_S)
 
     def cancel(self, query_id: str) -> None:
         """Kill a running query."""

@@ -26,8 +26,9 @@ from pondkeeper.databases.requests import (
     WriteRequest,
     demand_of,
 )
-from pondkeeper.databases.running import Running, RunningQueries, Stop
+from pondkeeper.databases.running import Running, RunningQueries, Stop, killer_of
 from pondkeeper.databases.spooling import Spooling
+from pondkeeper.databases.telling import Teller
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
 from pondkeeper.errors import DatabaseBusy, DatabaseUnavailable, PondkeeperError, VersionNotReached
 from pondkeeper.files.durable import make_folder
@@ -80,7 +81,10 @@ class Database:
         self._queue: WriteQueue | None = None
         self._promised = 0
         around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
-        seen = Seen(lambda: self.queue.desk, lambda: self.newest is not None, self.problem, self._publish_changes)
+        teller = Teller(running.events, paths.name, lambda: self.queue.depth)
+        seen = Seen(
+            lambda: self.queue.desk, lambda: self.newest is not None, self.problem, self._publish_changes, teller.look
+        )
         self._eye = Eye(paths, settings.writer.foreign_poll_s, seen)
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
@@ -174,17 +178,17 @@ class Database:
         try:
             snapshot = await self._snapshot_for(request.at_least or 0, deadline)
             stream = await self._pool.ask(self._question(entry, request, deadline), snapshot)
-        except asyncio.CancelledError:
-            self._running.remove(query_id)
+        except asyncio.CancelledError as gone:
+            self._running.remove(query_id, killer_of(stopped[0] if stopped else gone))
             if stopped:
                 task.uncancel()
                 raise stopped[0] from None
             raise
-        except BaseException:  # Why: whatever ended it, the query does not run any more.
-            self._running.remove(query_id)
+        except BaseException as error:  # Why: whatever ended it, the query does not run any more.
+            self._running.remove(query_id, killer_of(error))
             raise
         entry.stop, entry.state = stream.stop, "streaming"
-        stream.on_finished(lambda: self._running.remove(query_id))
+        stream.on_finished(lambda: self._running.remove(query_id, stream.stopped_by))
         return stream
 
     def _question(self, entry: Running, request: ReadRequest, deadline: float) -> Question:
@@ -246,8 +250,10 @@ class Database:
         entry = self._register(write_id, "write", sql, request, lambda reason: self.queue.cancel(write_id, reason))
         try:
             answer = await self.queue.execute(demand_of(write_id, request, self._settings.writer.wait_s), entry.has_its_turn)
-        finally:
-            self._running.remove(write_id)
+        except BaseException as error:  # Why: whatever ended it, the write does not run any more.
+            self._running.remove(write_id, killer_of(error))
+            raise
+        self._running.remove(write_id)
         self._committed(answer["version"])
         return WriteOutcome(answer["version"], answer["rows_changed"])
 
@@ -339,6 +345,9 @@ class Database:
         self._published_at = time.monotonic()
         self._pool.publish(Snapshot(self.name, snapshot.version, snapshot.path))
         self._waiters.published(snapshot.version)
+        self._running.events.emit(
+            "published", self.name, version=snapshot.version, size_bytes=snapshot.size_bytes, elapsed_ms=snapshot.elapsed_ms
+        )
 
     async def _reserve(self, version: int) -> None:
         """Remember that `version` may be promised though it is not published, so that a restart does not go below it."""

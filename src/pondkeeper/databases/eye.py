@@ -21,12 +21,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Seen:
-    """What the eye is told of the database: its writer, whether it has a snapshot, its problem; and how to publish."""
+    """What the eye is told of the database: its writer, whether it has a snapshot, its problem; how to publish, and whom to tell."""
 
     desk: Callable[[], WriterDesk]
     has_snapshot: Callable[[], bool]
     problem: Callable[[], PondkeeperError | None]
     publish_changes: Callable[[], Awaitable[object]]
+    tell: Callable[[Sight], None]
 
 
 class Eye:
@@ -46,6 +47,7 @@ class Eye:
             own = frozenset(filter(None, [self._seen.desk().pid]))
             self.sight = await asyncio.to_thread(look, self._paths, own)
             self.programs.note(self.sight)
+            self._seen.tell(self.sight)
             if self.sight.is_free and self._is_changed():
                 await self._publish_changes()
             await asyncio.sleep(self._poll_s)

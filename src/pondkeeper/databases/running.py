@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pondkeeper.errors import PondkeeperError, QueryCancelled, QueryNotFound
+from pondkeeper.databases.events import EventHub
+from pondkeeper.errors import (
+    OutOfMemory,
+    PondkeeperError,
+    QueryCancelled,
+    QueryNotFound,
+    QueryTimedOut,
+    WorkerDied,
+    WriteTimedOut,
+)
 
 Stop = Callable[[PondkeeperError], None]
+_KILLS = (QueryTimedOut, WriteTimedOut, QueryCancelled, OutOfMemory, WorkerDied)
+
+
+def killer_of(error: BaseException) -> str | None:
+    """The code of what ended a query before it was done; None when it ended by itself."""
+    if isinstance(error, asyncio.CancelledError):
+        return "client_gone"
+    return error.code if isinstance(error, _KILLS) else None
 
 
 @dataclass
@@ -50,15 +68,29 @@ class RunningQueries:
 
     def __init__(self) -> None:
         self._running: dict[str, Running] = {}
+        self.events = EventHub()
 
     def new_id(self) -> str:
         return "q_" + secrets.token_hex(8)
 
     def add(self, running: Running) -> None:
         self._running[running.query_id] = running
+        if self.events.is_heard:
+            self._tell("query_started", running, sql=running.sql)
 
-    def remove(self, query_id: str) -> None:
-        self._running.pop(query_id, None)
+    def remove(self, query_id: str, killed_by: str | None = None) -> None:
+        """It has ended; `killed_by` is the code of what ended it before it was done."""
+        running = self._running.pop(query_id, None)
+        if running is not None and self.events.is_heard:
+            elapsed_ms = round((time.time() - running.started_at) * 1000, 1)
+            if killed_by is None:
+                self._tell("query_ended", running, elapsed_ms=elapsed_ms)
+            else:
+                self._tell("query_killed", running, elapsed_ms=elapsed_ms, reason=killed_by)
+
+    def _tell(self, kind: str, running: Running, **data: Any) -> None:
+        about = {"id": running.query_id, "of": running.kind, "key": running.key_id, "client": running.client}
+        self.events.emit(kind, running.database, running.key_id, **about, **data)
 
     def list(self) -> list[dict[str, Any]]:
         """Every running query and write, oldest first."""

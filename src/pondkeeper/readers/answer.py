@@ -54,6 +54,11 @@ class AnswerStream:
         self._first: list[bytes] = []
         self._on_finished: Callable[[], None] | None = None
 
+    @property
+    def stopped_by(self) -> str | None:
+        """The code of what stopped the query before its end, if anything did."""
+        return None if self._reason is None else self._reason.code
+
     def on_finished(self, callback: Callable[[], None]) -> None:
         """Call back when the reader is done with this answer; at once if it is."""
         if self._finished:

@@ -18,7 +18,18 @@ from pondkeeper.server.gate import Gate, note_refusal
 from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
-from pondkeeper.server.routes import databases, executes, health, ingests, keys, metrics, queries, snapshots, tickets
+from pondkeeper.server.routes import (
+    databases,
+    events,
+    executes,
+    health,
+    ingests,
+    keys,
+    metrics,
+    queries,
+    snapshots,
+    tickets,
+)
 from pondkeeper.server.scopes import entry_of, sees_private
 
 if TYPE_CHECKING:
@@ -44,7 +55,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, tickets, keys, health, metrics):
+        for noun in (databases, snapshots, tickets, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)

@@ -82,6 +82,7 @@ class HttpServer:
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, let running requests finish within the grace, then cancel them."""
         self._app.context.is_stopping = True
+        self._app.context.running.events.close()
         for listener in self._listeners:
             listener.close()
         for connection in list(self._state.connections):
