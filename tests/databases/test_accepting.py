@@ -14,13 +14,17 @@ from pondkeeper.client.client import Client
 from pondkeeper.errors import TicketNotWaiting
 from tests.conftest import StartKeeper
 from tests.databases.accepting import NDJSON, Senders, accepted, lease_held, ndjson, outcome_of, send, wait_drained
+from tests.databases.conftest import wait_closed
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.strangers import Stranger
 
 
 @pytest.fixture
 def http(pond: KeeperProcess, client: Client) -> Any:
-    """A bare client; `t` has a column `n` and is empty, and nobody has the file open."""
+    """A bare client; `t` has a column `n` and is empty, and nothing waits in the spool or has the file open."""
+    wait_drained(pond)
+    client.query("SELECT 1", at_least=client.execute("DELETE FROM t").version)
+    wait_closed(client)
     with pond.http() as http:
         yield http
 

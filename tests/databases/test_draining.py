@@ -43,7 +43,7 @@ class Database:
     faults: list[PondkeeperError] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: PondkeeperError | None = None
-    is_quiet: bool = True
+    quiet: int | None = 0
 
     async def ingest(self, request: IngestRequest) -> IngestOutcome:
         while not self.gate.is_set():
@@ -84,7 +84,7 @@ async def draining_into(database: Database, folder: Path) -> AsyncIterator[tuple
     """A spool that is drained into this database."""
     spool = Spool(folder / "spool", folder / "incoming", LIMITS)
     await spool.open()
-    outside = Outside(folder / "incoming", database.ingest, database.stop, lambda: database.is_quiet, lambda _: None)
+    outside = Outside(folder / "incoming", database.ingest, database.stop, lambda: database.quiet, lambda _: None)
     drain = Drain(spool, outside, 60.0)
     running = asyncio.create_task(drain.run())
     try:
@@ -215,14 +215,14 @@ async def test_what_is_not_the_fault_of_the_rows_is_waited_out(tmp_path: Path, m
 
 async def test_nothing_is_refused_while_another_program_may_change_the_tables(tmp_path: Path) -> None:
     """A refusal counts when it is made again with nobody else there."""
-    database = Database(is_quiet=False)
+    database = Database(quiet=None)
     database.gate.set()
     async with draining_into(database, tmp_path) as (spool, drain):
         [ticket] = await accept(spool, "bad")
         while drain.problem is None:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert (await spool.outcome(ticket, 0)).outcome == "waiting"
-        database.is_quiet = True
+        database.quiet = 1
         assert await outcomes(spool, [ticket]) == ["refused"]
 
 

@@ -88,7 +88,7 @@ class Database:
         self._eye = Eye(paths, settings.writer.foreign_poll_s, seen)
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
-        self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.is_quiet, self._may_forget)
+        self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.quiet, self._may_forget)
         self._taking = asyncio.Lock()
 
     # Life

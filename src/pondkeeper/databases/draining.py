@@ -24,6 +24,7 @@ from pondkeeper.errors import (
     QueryCancelled,
     QueueFull,
     ReadersBusy,
+    SpoolUnavailable,
     TableChanged,
     WriteTimedOut,
 )
@@ -49,14 +50,15 @@ _log = structlog.get_logger(__name__)
 class Outside:
     """What the drain needs of its database.
 
-    `stop_load()` stops what it has under way there, if that can be. `is_quiet()`: nobody else has the file, or has had it
-    since the newest snapshot. `may_forget(yes)`: whether the database may forget keys that were kept for long enough.
+    `stop_load()` stops what it has under way there, if that can be. `quiet()`: a number that is another one whenever
+    somebody else has had the file, None while somebody may have it, or has left what is not published yet.
+    `may_forget(yes)`: whether the database may forget keys that were kept for long enough.
     """
 
     incoming: Path
     ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]]
     stop_load: Callable[[], None]
-    is_quiet: Callable[[], bool]
+    quiet: Callable[[], int | None]
     may_forget: Callable[[bool], None]
 
 
@@ -71,6 +73,7 @@ class Drain:
         self._has_batch = asyncio.Lock()
         self._wanted_back = 0
         self._tries = 0
+        self._wants_quiet = False
         self.problem: PondkeeperError | None = None
 
     async def run(self) -> None:
@@ -80,12 +83,20 @@ class Drain:
             try:
                 await self._next()
                 pause_s, self.problem = LEAST_PAUSE_S, None
-            except PondkeeperError as error:
+            except (PondkeeperError, OSError) as raised:
+                error = raised if isinstance(raised, PondkeeperError) else SpoolUnavailable(private=str(raised))
                 if isinstance(error, KeeperStopping):
                     return
                 self._note(error)
                 pause_s = LEAST_PAUSE_S if isinstance(error, DatabaseBusy) else min(2 * pause_s, MOST_PAUSE_S)
                 await asyncio.sleep(pause_s)
+                await self._quiet_again()
+
+    async def _quiet_again(self) -> None:
+        """Wait until nobody else has the file, if a refusal waits for that: trying meanwhile would only cost time."""
+        while self._wants_quiet and self._outside.quiet() is None:  # noqa: ASYNC110  Why: it is the eye that looks, by time
+            await asyncio.sleep(LEAST_PAUSE_S)
+        self._wants_quiet = False
 
     def _note(self, error: PondkeeperError) -> None:
         """Keep it for the status; the log gets it once."""
@@ -143,7 +154,7 @@ class Drain:
 
     async def _apply(self, load: Load) -> None:
         """Apply entries until each has its outcome. Raises what is not their fault: they wait on."""
-        was_quiet = self._outside.is_quiet()
+        before = self._outside.quiet()
         try:
             outcome = await self._loaded(load)
         except PartsApplied as error:
@@ -154,8 +165,9 @@ class Drain:
         except PASSING:
             raise
         except PondkeeperError as error:
-            if not (was_quiet and self._outside.is_quiet()):
+            if before is None or self._outside.quiet() != before:
                 # Why: whoever has the file may be making the table, or the column, that was missed.
+                self._wants_quiet = True
                 raise DatabaseBusy("Another program has the database, or has just had it.") from error
             await self._refuse(load, error)
         else:

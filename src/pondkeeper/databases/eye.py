@@ -52,9 +52,13 @@ class Eye:
                 await self._publish_changes()
             await asyncio.sleep(self._poll_s)
 
-    def is_quiet(self) -> bool:
-        """Whether nobody else has the file, or has had it since the newest snapshot."""
-        return self.sight.is_free and not self._is_changed()
+    def quiet(self) -> int | None:
+        """A number that is another one whenever somebody else has had the file; None while the newest snapshot may lack
+        what somebody else does, or did. Why more than a look: it may be some time ago, and the writer meets who is there.
+        """
+        desk = self._seen.desk()
+        is_quiet = self.sight.is_free and not self._is_changed() and not desk.is_behind_others
+        return desk.others_turns if is_quiet else None
 
     def _is_changed(self) -> bool:
         desk = self._seen.desk()

@@ -31,7 +31,7 @@ class Spooling:
         settings: Settings,
         running: RunningQueries,
         ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]],
-        is_quiet: Callable[[], bool],
+        quiet: Callable[[], int | None],
         may_forget: Callable[[bool], None],
     ) -> None:
         self._paths = paths
@@ -39,7 +39,7 @@ class Spooling:
         limits = SpoolLimits(settings.spool.max_bytes, settings.spool.max_entries, settings.writer.idempotency_keep_s)
         self._spool = Spool(paths.spool, paths.incoming, limits)
         self._may_forget = may_forget
-        outside = Outside(paths.incoming, ingest, self._stop_load, is_quiet, may_forget)
+        outside = Outside(paths.incoming, ingest, self._stop_load, quiet, may_forget)
         self._drain = Drain(self._spool, outside, settings.ingest.timeout_s)
 
     async def run(self) -> None:

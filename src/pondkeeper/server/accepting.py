@@ -13,7 +13,7 @@ from pondkeeper.errors import DatabaseUnavailable, OutcomeUnknown, PondkeeperErr
 from pondkeeper.server.answers import Answer
 from pondkeeper.server.bodies import tightest
 from pondkeeper.server.receiving import receive_body
-from pondkeeper.server.scopes import caller_of, client_of, exchange_of
+from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from pondkeeper.databases.database import Database
+    from pondkeeper.databases.requests import IngestRequest
     from pondkeeper.server.context import Context
     from pondkeeper.server.ingest_options import IngestOptions
 
@@ -64,9 +65,11 @@ async def _accepted(
     if received.small is not None:
         body_digest = hashlib.sha256(received.small).hexdigest()
         request = options.request(path, timeout_s, **who, body_digest=body_digest)
+        _note(scope, request)
         return await database.spooling.accept(request, received.small)
     body = await asyncio.to_thread(_finished, path)
     request = options.request(body, timeout_s, **who, body_digest=received.sha256)
+    _note(scope, request)
     try:
         return await database.spooling.accept(request)
     except OutcomeUnknown:  # Why not removed: it may be accepted after all, and then needs its body.
@@ -74,6 +77,12 @@ async def _accepted(
     except PondkeeperError:
         await asyncio.to_thread(body.unlink, missing_ok=True)
         raise
+
+
+def _note(scope: Scope, request: IngestRequest) -> None:
+    """For the audit: what was asked; its outcome is the ticket's."""
+    entry = entry_of(scope)
+    entry.sql, entry.outcome = request.title, "accepted"
 
 
 def _finished(path: Path) -> Path:

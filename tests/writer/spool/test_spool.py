@@ -305,6 +305,21 @@ async def test_damage_is_reported_and_the_rest_is_applied(tmp_path: Path) -> Non
         assert spool.describe()["damaged"] == ["0000000000000000"]
 
 
+async def test_damage_that_comes_while_it_runs_is_seen(tmp_path: Path) -> None:
+    """An entry that was whole when it was accepted, and is not when its turn comes."""
+    async with spooling(tmp_path) as spool:
+        for body in ("first", "second", "third"):
+            await accept(spool, body)
+        [path] = (tmp_path / "spool").glob("*.log")
+        with path.open("rb+") as file:
+            file.seek(path.read_bytes().index(b"second"))
+            file.write(b"SECOND")
+        assert await apply(spool) == ["first", "third"]
+        assert (spool.waiting, spool.describe()["damaged"]) == (0, ["0000000000000000"])
+        await spool.tidy()
+        assert logs(tmp_path) == ["0000000000000000.damaged"]
+
+
 async def test_large_bodies_lie_in_files_of_their_own(tmp_path: Path) -> None:
     """Named by their entry until it is applied; one that no entry names goes when the next keeper starts."""
     async with spooling(tmp_path) as spool:

@@ -73,23 +73,27 @@ class Appender:
         self._items: SimpleQueue[Item | asyncio.Future[None] | None] = SimpleQueue()
         self._file: SegmentFile | None = None
         self._unnoted: dict[str, Known] = {}
-        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def put(self, item: Item) -> None:
         """Take it in, behind all that came before."""
+        if self._thread is None:  # Why not before: of a thousand databases most never accept anything.
+            self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+            self._thread.start()
         self._items.put(item)
 
     async def seal(self) -> None:
         """End the segment that is written; what comes next goes into a new one."""
-        sealed: asyncio.Future[None] = self._loop.create_future()
-        self._items.put(sealed)
-        await sealed
+        if self._thread is not None:
+            sealed: asyncio.Future[None] = self._loop.create_future()
+            self._items.put(sealed)
+            await sealed
 
     async def close(self) -> None:
         """Make durable what is there, and end the thread."""
-        self._items.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            self._items.put(None)
+            await asyncio.to_thread(self._thread.join)
 
     # On the thread
 
@@ -130,16 +134,16 @@ class Appender:
     def _append(self, items: list[Item]) -> Report:
         report = Report()
         try:
-            new = self._without_known(items, report)
+            if new := self._without_known(items, report):
+                self._write(new, report)
         except PondkeeperError as error:
-            report.failed = [(item, error) for item in items]
-            return report
+            return Report(failed=[(item, error) for item in items])
         except Exception as error:  # noqa: BLE001  Why: a thread that dies of a fault would leave every client waiting.
             _log.exception("the spool met a fault of the keeper")
-            report.failed = [(item, PondkeeperError(private=repr(error))) for item in items]
-            return report
-        if new:
-            self._write(new, report)
+            self._close_file()  # Why: nobody knows what it holds now, and a place is given once.
+            self._next_place += len(items)
+            unknown = OutcomeUnknown("The spool met a fault of the keeper.", private=repr(error))
+            return Report(failed=[(item, unknown) for item in items])
         return report
 
     def _without_known(self, items: list[Item], report: Report) -> list[Item]:

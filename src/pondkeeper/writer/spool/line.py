@@ -69,9 +69,13 @@ class Line:
             return None
         return self.segments[at].piece(max(place, self.segments[at].first_place), at_least_bytes)
 
+    def segment_of(self, piece: Piece) -> Segment | None:
+        """The segment that a piece is of, if it is still there."""
+        return next((each for each in self.segments if each.path == piece.path), None)
+
     def end_of(self, piece: Piece) -> int:
         """The place behind a piece of which nothing can be read."""
-        segment = next((each for each in self.segments if each.path == piece.path), None)
+        segment = self.segment_of(piece)
         if segment is None:
             return piece.place + 1
         return next((mark.place for mark in segment.marks if mark.offset >= piece.end), segment.next_place)

@@ -24,7 +24,7 @@ from pondkeeper.writer.spool.ledger import Ledger, Settled, settled
 from pondkeeper.writer.spool.line import Line, read
 from pondkeeper.writer.spool.log import Draft, Entry, Header
 from pondkeeper.writer.spool.recovery import Found, damaged_files, recover
-from pondkeeper.writer.spool.segments import Segment, retire
+from pondkeeper.writer.spool.segments import Piece, Segment, retire
 from pondkeeper.writer.spool.tickets import Seen, Tickets
 
 BATCH_ENTRIES: Final = 10_000
@@ -224,6 +224,7 @@ class Spool:
             while (piece := line.piece(place, BATCH_BYTES)) is not None:
                 entries = await asyncio.to_thread(read, piece, BATCH_ENTRIES, BATCH_BYTES)
                 place = entries[-1].place + 1 if entries else line.end_of(piece)
+                self._see_gaps(piece, place - piece.place - len(entries))
                 wanted = [entry for entry in entries if entry.place not in line.cancelled]
                 if wanted:
                     line.taken_to = place
@@ -231,6 +232,16 @@ class Spool:
             # Why: all that seemed to wait was taken back, or is lost; see to it that nobody looks for it again.
             await self._move_to(max(place, line.cursor))
             return []
+
+    def _see_gaps(self, piece: Piece, missing: int) -> None:
+        """Entries that were whole once, and could not be read now, are damage; those known of already are not told again."""
+        segment = self._line.segment_of(piece)
+        if not missing or segment is None or segment.is_damaged:
+            return
+        segment.is_damaged = True
+        self.waiting -= missing
+        self.damaged = sorted({*self.damaged, piece.path.stem})
+        _log.error("the spool is damaged: accepted entries are lost", segment=piece.path.name, entries=missing)
 
     async def _move_to(self, cursor: int) -> None:
         await asyncio.to_thread(self._check_open().settle, [], cursor)
