@@ -106,6 +106,15 @@ def test_formats_by_their_content_type(pond: KeeperProcess, client: Client, body
     assert count(client, answer.json()["version"]) == 2
 
 
+def test_an_empty_body(pond: KeeperProcess, client: Client) -> None:
+    """No rows are committed; or it is no body of that format."""
+    answer = send(pond, b"")
+    assert (answer.status_code, answer.json()["rows"]) == (200, 0)
+    for content_type in ("text/csv", "application/json", "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"):
+        answer = send(pond, b"", Content_Type=content_type)
+        assert (answer.status_code, code_of(answer)) == (400, "body_invalid"), content_type
+
+
 def test_what_the_client_takes(client: Client, tmp_path: Path) -> None:
     """Paths, bytes, files, dicts, generators of dicts, Arrow tables and readers."""
     path = tmp_path / "rows.ndjson"
