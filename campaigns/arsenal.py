@@ -173,6 +173,7 @@ def _of_writes() -> list[Bomb]:
         _sql("a deaf write", "INSERT INTO sink SELECT levenshtein(repeat('a', 60000), repeat('b', 60000 + n::INTEGER)) FROM range(2) AS r(n)", late, door="execute"),
         _sql("a table of lists", "CREATE TABLE bomb AS SELECT range(n) AS l FROM range(1000000000, 1000000001) AS r(n)", MEMORY, late, door="execute"),
         _sql("a write that spills", "INSERT INTO sink SELECT length(f) FROM (SELECT md5(i::VARCHAR) || repeat('x', 300) AS f FROM range(100000000) AS r(i) ORDER BY f)", DISK, late, MEMORY, door="execute"),
+        _sql("a write that crashes the writer", "INSERT INTO sink SELECT length(json_structure(repeat('[', 1000000 + n::INTEGER) || repeat(']', 1000000))::VARCHAR) FROM range(2) AS r(n)", "worker_died", "statement_failed", REFUSED, MEMORY, late, door="execute"),
         _sql("a macro of itself", "CREATE OR REPLACE MACRO itself(x) AS itself(x + 1)", REFUSED, "statement_failed", door="execute"),
     ]
 

@@ -59,7 +59,7 @@ def new_key(keeper: KeeperProcess, name: str, role: str) -> str:
         return str(made.json()["token"])
 
 
-def throw_all(target: Target, bombs: list[Bomb]) -> Iterator[tuple[Bomb, End]]:
+def throw_all(target: Target, bombs: list[Bomb], throwers: int = THROWERS) -> Iterator[tuple[Bomb, End]]:
     """Throw them, some at a time; each as it ends."""
     waiting: queue.SimpleQueue[Bomb] = queue.SimpleQueue()
     ended: queue.SimpleQueue[tuple[Bomb, End]] = queue.SimpleQueue()
@@ -74,7 +74,7 @@ def throw_all(target: Target, bombs: list[Bomb]) -> Iterator[tuple[Bomb, End]]:
                 return
             ended.put((bomb, target.throw(bomb)))
 
-    threads = [threading.Thread(target=throw, name=f"thrower {n}") for n in range(THROWERS)]
+    threads = [threading.Thread(target=throw, name=f"thrower {n}") for n in range(throwers)]
     for thread in threads:
         thread.start()
     for _ in bombs:
@@ -110,7 +110,7 @@ def play(stage: Stage) -> None:
     timeout_s = SHORT_TIMEOUT_S if stage.options.short else LONG_TIMEOUT_S
     with keeping(stage.room("corpus"), timeout_s) as (keeper, thrower, quiet_key):
         keeper.client().query("SELECT 1")
-        quiet_before = _alone(keeper, quiet_key, SHORT_QUIET_S if stage.options.short else QUIET_S)
+        quiet_before = quiet_latencies_s(keeper, quiet_key, SHORT_QUIET_S if stage.options.short else QUIET_S)
         before = Vitals.of(keeper)
         ends: dict[str, int] = {}
         with QuietClient(keeper.port, quiet_key) as quiet:
@@ -128,7 +128,8 @@ def play(stage: Stage) -> None:
     stage.control("a bomb that no limit ends is seen", _unlimited(stage))
 
 
-def _alone(keeper: KeeperProcess, key: str, seconds: float) -> list[float]:
+def quiet_latencies_s(keeper: KeeperProcess, key: str, seconds: float) -> list[float]:
+    """What a client that asks little sees of a keeper that nobody else asks."""
     with QuietClient(keeper.port, key) as quiet:
         time.sleep(seconds)
     return quiet.latencies_s[min(WARM_UP, len(quiet.latencies_s) // 4) :]

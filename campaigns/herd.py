@@ -30,10 +30,10 @@ def play(stage: Stage) -> None:
     clients, seconds = (SHORT_CLIENTS, SHORT_S) if short else (LONG_CLIENTS, LONG_S)
     with keeping(stage.room("herd"), TIMEOUT_S, 4) as (keeper, flooding, _):
         keys = [new_key(keeper, f"quiet-{number}", "reader") for number in range(QUIET_KEYS)]
-        alone, _ = _quiet_keys(keeper, keys, lambda: time.sleep(seconds / 2))
+        alone, _ = quiet_keys(keeper, keys, lambda: time.sleep(seconds / 2))
         before = Vitals.of(keeper)
         told: dict[str, Any] = {}
-        beside, outcomes = _quiet_keys(keeper, keys, lambda: told.update(_flood(keeper, flooding, clients, seconds)))
+        beside, outcomes = quiet_keys(keeper, keys, lambda: told.update(flood(keeper, flooding, clients, seconds)))
         leaks = settled(keeper, before)
         grew_bytes = Vitals.of(keeper).rss_bytes - before.rss_bytes
     alone_s, beside_s = percentile(alone, 0.99) or 0.0, percentile(beside, 0.99) or 0.0
@@ -70,14 +70,16 @@ def _too_late(alone_s: float, beside_s: float, grew_bytes: int) -> list[str]:
     return wrong
 
 
-def _quiet_keys(keeper: KeeperProcess, keys: list[str], meanwhile: Any) -> tuple[list[float], list[int]]:
+def quiet_keys(keeper: KeeperProcess, keys: list[str], meanwhile: Any) -> tuple[list[float], list[int]]:
+    """Latencies in seconds and statuses of clients of these keys, while something else happens."""
     with ExitStack() as stack:
         quiet = [stack.enter_context(QuietClient(keeper.port, key, QUIET_PAUSE_S)) for key in keys]
         meanwhile()
     return [s for one in quiet for s in one.latencies_s[3:]], [status for one in quiet for status in one.outcomes]
 
 
-def _flood(keeper: KeeperProcess, key: str, clients: int, seconds: float) -> dict[str, Any]:
+def flood(keeper: KeeperProcess, key: str, clients: int, seconds: float) -> dict[str, Any]:
+    """What became of a flood."""
     command = [sys.executable, "-m", "campaigns.flood", "--port", str(keeper.port), "--count", str(clients)]
     done = subprocess.run(
         [*command, "--seconds", str(seconds), "--timeout", str(TIMEOUT_S)],
