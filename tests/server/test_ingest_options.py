@@ -41,7 +41,7 @@ def test_names_of_tables(text: str, found: tuple[str, str]) -> None:
     assert (chosen.schema, chosen.table) == found
 
 
-@pytest.mark.parametrize("text", ["", ".", "a.", ".a", "a.b.c", '"a', 'a"b"', '""', "x" * 2000])
+@pytest.mark.parametrize("text", ["_pondkeeper.idempotency", '"_PondKeeper".x', "", ".", "a.", ".a", "a.b.c", '"a', 'a"b"', '""', "x" * 2000])
 def test_names_of_no_table(text: str) -> None:
     with pytest.raises(InvalidRequest):
         table_name(text)

@@ -366,12 +366,35 @@ def test_csv_that_breaks_off(ground: Ground) -> None:
 def test_rows_without_end(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that would fill the memory is refused while it comes."""
     monkeypatch.setattr(delimited, "MAX_ROW_BYTES", 100_000)
-    monkeypatch.setattr(delimited, "_BLOCK_BYTES", 100_000)
     monkeypatch.setattr(ndjson, "MAX_ROW_BYTES", 100_000)
     with pytest.raises(BodyInvalid, match="longer"):
         ground.stage("a,b\n1," + "x" * 5_000_000 + "\n", "csv")
     with pytest.raises(BodyInvalid, match="longer"):
         ground.stage('{"a": 1, "b": "' + "x" * 5_000_000 + '"}', "ndjson")
+
+
+def test_long_rows(ground: Ground) -> None:
+    """A megabyte in one cell is nothing to be afraid of, in a header or below it."""
+    long = "x" * 3_000_000
+    ground.ingest(f'a,b\n1,{long}\n2,"{long}"\n', "csv")
+    ground.ingest(f"3,{long}\n", "csv", has_header=False)
+    ground.ingest(f'{{"a": 4, "b": "{long}"}}\n', "ndjson")
+    assert ground.run("SELECT a, length(b) FROM t ORDER BY a") == [(n, len(long)) for n in range(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "form"),
+    [
+        (b"a,\xff\n1,2\n", "csv"),
+        (b"a,__pondkeeper_place\n1,2\n", "csv"),
+        (as_arrow(pa.table({"a": [1], "n\0": [2]})), "arrow"),
+        (b'{"a": 1, "": 2}', "ndjson"),
+        (b'{"a": 1, "n\\u0000": 2}', "ndjson"),
+    ],
+)
+def test_names_that_no_column_can_have(ground: Ground, rows: bytes, form: str) -> None:
+    with pytest.raises((BodyInvalid, ColumnsDiffer)):
+        ground.stage(rows, form, evolve=True)
 
 
 def test_columns_without_end(ground: Ground) -> None:

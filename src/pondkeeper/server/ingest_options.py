@@ -23,6 +23,7 @@ ON_ERRORS: Final = ("abort", "reject")
 PRIORITIES: Final = ("interactive", "normal", "background")
 FORMATS: Final = ("ndjson", "json", "csv", "arrow", "parquet")
 MAX_NAME_CHARS: Final = 1000
+KEEPERS_SCHEMA: Final = "_pondkeeper"
 CONTENT_TYPES: Final = {
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
@@ -129,7 +130,10 @@ def table_name(text: str) -> tuple[str, str]:
         raise InvalidRequest(
             f"{text[:100]!r} names no table.", remedy='Write table or schema.table; a name with a dot in it as "na.me".'
         )
-    return (names[0], names[1]) if len(names) == 2 else ("main", names[0])
+    schema, table = names if len(names) == 2 else ("main", names[0])
+    if schema.lower() == KEEPERS_SCHEMA:
+        raise InvalidRequest(f"The schema {schema!r} belongs to the keeper.", remedy="Load into another schema.")
+    return schema, table
 
 
 def _parameters(query_string: bytes) -> dict[str, str]:

@@ -57,11 +57,17 @@ class CsvSource:
         """The cells of the first row, and how many lines it takes."""
         with self._path.open("rb") as file:
             head = file.read(MAX_ROW_BYTES).removeprefix(_BOM)
+        csv.field_size_limit(MAX_ROW_BYTES)
         try:
             reader = csv.reader(io.StringIO(head.decode(errors="surrogateescape"), newline=""), delimiter=self._delimiter)
-            return next(reader), reader.line_num
+            first = next(reader)
+            if self.has_header:
+                "".join(first).encode()
+        except UnicodeEncodeError as error:
+            raise BodyInvalid("The names in the first row of the CSV are not UTF-8.") from error
         except (StopIteration, csv.Error) as error:
             raise BodyInvalid("The body is no CSV: it has no first row.", private=str(error)) from error
+        return first, reader.line_num
 
     def _batches(self, schema: pa.Schema, names: list[str], on_bad: OnBad) -> Iterator[pa.RecordBatch]:
         skipped = _Skipped(len(self.names))
@@ -82,7 +88,7 @@ class CsvSource:
     def _options(self, skipped: _Skipped) -> tuple[Any, Any, Any]:
         reading = arrow_csv.ReadOptions(
             use_threads=False,  # Why: with threads Arrow does not know the numbers of the rows that it skips.
-            block_size=_BLOCK_BYTES if self._has_short_rows() else MAX_ROW_BYTES,
+            block_size=MAX_ROW_BYTES,  # Why so large: no row is longer than a block.
             column_names=[f"c{place}" for place in range(len(self.names))],
             skip_rows_after_names=1 if self.has_header else 0,
         )
@@ -109,9 +115,6 @@ class CsvSource:
                 quotes, last = quotes + piece.count(b'"'), piece[-1:]
         if quotes % 2 and last != b"\n":
             raise BodyInvalid("The body is no CSV: it ends inside of quotes.")
-
-    def _has_short_rows(self) -> bool:
-        return self._path.stat().st_size < 64 * _BLOCK_BYTES
 
     def _taken(
         self, batch: pa.RecordBatch, lines: pa.Array, schema: pa.Schema, names: list[str], on_bad: OnBad

@@ -71,5 +71,5 @@ def check_names(names: Sequence[str]) -> None:
         if name.lower() in known:
             raise BodyInvalid(f"The body has two columns {name[:100]!r}.", remedy="Give each column a name of its own.")
         known.add(name.lower())
-        if not name or "\0" in name:
+        if not name or "\0" in name or name.lower() == PLACE:
             raise BodyInvalid("The body has a column without a usable name.", remedy="Give each column a name of its own.")
