@@ -1,6 +1,6 @@
 """Some of the clients of a recorded history, in a process of their own.
 
-    python -m campaigns.historian CONFIG        CONFIG is JSON: url, key, clients, operations, seed, out
+    python -m campaigns.historian CONFIG        CONFIG is JSON: url, key, clients, operations, seed, out, budget_s
 
 Each client does its operations one after the other and records each with the machine's clock around it.
 """
@@ -8,6 +8,7 @@ Each client does its operations one after the other and records each with the ma
 from __future__ import annotations
 
 import json
+import math
 import random
 import sys
 import threading
@@ -57,9 +58,11 @@ class Historian:
         self._newest = newest
         self._n = 0
 
-    def live(self, client: Client) -> None:
-        """Do all operations, one after the other."""
+    def live(self, client: Client, ends_at: float) -> None:
+        """Do all operations, one after the other, as far as the time reaches."""
         for n in range(1, self._count + 1):
+            if time.monotonic() > ends_at:
+                return
             self._n = n
             kind = self._chance.choices(list(MIX), list(MIX.values()))[0]
             self.operations.append(self._read(client, kind) if kind in (READ, TAIL) else self._write(client, kind))
@@ -121,11 +124,12 @@ def _insisting(ask: Callable[[], Any]) -> Any:
 def main(config: dict[str, Any]) -> None:
     """Let all clients of this process live, and write down what they did."""
     newest = [0]
+    ends_at = time.monotonic() + (config["budget_s"] or math.inf)
     historians = [Historian(number, config["operations"], config["seed"], newest) for number in config["clients"]]
 
     def live(historian: Historian) -> None:
         with Client(config["url"], config["key"], retry_for_s=RETRY_FOR_S) as client:
-            historian.live(client)
+            historian.live(client, ends_at)
 
     threads = [threading.Thread(target=live, args=(historian,)) for historian in historians]
     for thread in threads:

@@ -15,7 +15,7 @@ from campaigns.checker import check
 from campaigns.forging import FORGERIES
 from campaigns.historian import HOT_KEYS, KEYS
 from campaigns.operations import Final, History, Operation, read_operations
-from campaigns.running import Stage
+from campaigns.running import Options, Stage
 from campaigns.striker import Striker, writer_of
 from tests.support.keeper import KeeperProcess, program_environment
 
@@ -50,7 +50,7 @@ def _record(stage: Stage, folder: Path) -> History:
         keeper.client().execute(SCHEMA)
         outs = [folder / f"clients-{number}.jsonl" for number in range(PROCESSES)]
         processes = [
-            _begin(keeper, options.seed, operations // CLIENTS, number, out) for number, out in enumerate(outs)
+            _begin(keeper, options, operations // CLIENTS, number, out) for number, out in enumerate(outs)
         ]
         try:
             faults = _kill_now_and_then(stage, keeper, processes, kill_every_s)
@@ -66,13 +66,14 @@ def _record(stage: Stage, folder: Path) -> History:
     return History(recorded, _final(folder / "pond.duckdb"), faults)
 
 
-def _begin(keeper: KeeperProcess, seed: int, operations: int, number: int, out: Path) -> subprocess.Popen[bytes]:
+def _begin(keeper: KeeperProcess, options: Options, operations: int, number: int, out: Path) -> subprocess.Popen[bytes]:
     config = {
         "url": keeper.url,
         "key": keeper.key,
         "clients": list(range(number, CLIENTS, PROCESSES)),
         "operations": operations,
-        "seed": seed,
+        "seed": options.seed,
+        "budget_s": options.budget_s,
         "out": str(out),
     }
     command = [sys.executable, "-m", "campaigns.historian", json.dumps(config)]

@@ -21,7 +21,7 @@ from pondkeeper.errors import PondkeeperError
 from tests.support.keeper import KeeperProcess
 
 CLIENTS = 8
-PAUSE_S = 0.003
+PAUSE_S = 0.008
 LOOK_TIMEOUT_S = 30.0
 READ_PAUSE_S = 0.05
 DRAINED_WITHIN_S = 90.0

@@ -19,7 +19,7 @@ from typing import Any
 from campaigns.ledger import ROWS_OF_LOAD
 from campaigns.programs import Order, Programs, serve, tell
 
-PAUSE_S = 0.02
+PAUSE_S = 0.1
 RETRY_FOR_S = 60.0
 GONE_S = 60.0
 
