@@ -26,7 +26,7 @@ from pondkeeper.databases.requests import (
     WriteRequest,
     demand_of,
 )
-from pondkeeper.databases.running import Running, RunningQueries, Stop, killer_of
+from pondkeeper.databases.running import Running, RunningQueries, Stop, interrupt, killer_of
 from pondkeeper.databases.spooling import Spooling
 from pondkeeper.databases.telling import Teller
 from pondkeeper.databases.waiting import GivesUpOn, Waiters, is_any, is_lasting, is_never
@@ -88,7 +88,7 @@ class Database:
         self._eye = Eye(paths, settings.writer.foreign_poll_s, seen)
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
-        self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.quiet, self._may_forget)
+        self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.quiet, lambda: self.queue)
         self._taking = asyncio.Lock()
 
     # Life
@@ -174,7 +174,7 @@ class Database:
         assert task is not None
         stopped: list[PondkeeperError] = []
         query_id = self._running.new_id()
-        entry = self._register(query_id, "query", request.sql, request, lambda reason: _interrupt(task, reason, stopped))
+        entry = self._register(query_id, "query", request.sql, request, lambda reason: interrupt(task, reason, stopped))
         try:
             snapshot = await self._snapshot_for(request.at_least or 0, deadline)
             stream = await self._pool.ask(self._question(entry, request, deadline), snapshot)
@@ -283,9 +283,6 @@ class Database:
         entry = Running(query_id, kind, self.name, sql, request.key_id, request.client, stop)
         self._running.add(entry)
         return entry
-
-    def _may_forget(self, yes: bool) -> None:
-        self.queue.may_forget = yes
 
     # Publishing
 
@@ -398,10 +395,3 @@ class Database:
     def waiting_line(self) -> dict[str, Any]:
         """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
         return waiting_line(self.status(), self._queue.writes if self._queue else [], self._eye.sight.programs)
-
-
-def _interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:
-    """Stop a query that still waits: its task is cancelled, and says `reason` instead of CancelledError."""
-    if not stopped:
-        stopped.append(reason)
-        task.cancel()

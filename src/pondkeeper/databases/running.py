@@ -106,3 +106,10 @@ class RunningQueries:
     def cancel(self, query_id: str, by: str) -> None:
         """Kill a query, or drop a write that has not begun to commit. Raises QueryNotFound."""
         self.find(query_id).stop(QueryCancelled(f"The query was cancelled by {by}."))
+
+
+def interrupt(task: asyncio.Task[Any], reason: PondkeeperError, stopped: list[PondkeeperError]) -> None:
+    """Stop what still waits: its task is cancelled, and says `reason` instead of CancelledError."""
+    if not stopped:
+        stopped.append(reason)
+        task.cancel()

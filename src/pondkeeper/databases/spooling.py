@@ -15,6 +15,7 @@ from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.settings import Settings
+from pondkeeper.writer.queue import WriteQueue
 from pondkeeper.writer.spool.log import Header
 from pondkeeper.writer.spool.spool import Spool, SpoolLimits
 from pondkeeper.writer.spool.tickets import Seen
@@ -32,14 +33,14 @@ class Spooling:
         running: RunningQueries,
         ingest: Callable[[IngestRequest], Awaitable[IngestOutcome]],
         quiet: Callable[[], int | None],
-        may_forget: Callable[[bool], None],
+        queue: Callable[[], WriteQueue],
     ) -> None:
         self._paths = paths
         self._running = running
         limits = SpoolLimits(settings.spool.max_bytes, settings.spool.max_entries, settings.writer.idempotency_keep_s)
         self._spool = Spool(paths.spool, paths.incoming, limits)
-        self._may_forget = may_forget
-        outside = Outside(paths.incoming, ingest, self._stop_load, quiet, may_forget)
+        self._queue = queue
+        outside = Outside(paths.incoming, ingest, self._stop_load, quiet, self._may_forget)
         self._drain = Drain(self._spool, outside, settings.ingest.timeout_s)
 
     async def run(self) -> None:
@@ -83,6 +84,9 @@ class Spooling:
         if described["problem"] is None and self._drain.problem is not None:
             described["problem"] = self._drain.problem.to_wire()
         return described
+
+    def _may_forget(self, yes: bool) -> None:
+        self._queue().may_forget = yes
 
     def _stop_load(self) -> None:
         for entry in self._running.list():
