@@ -58,7 +58,7 @@ def concrete(path: str) -> str:
 
 def asked(client: httpx.Client, method: str, path: str) -> tuple[int, str]:
     """The status, and the text of a refusal. What is not refused is not read: a stream of events has no end."""
-    body = None if method in ("GET", "HEAD", "DELETE") else {}
+    body: dict[str, Any] | None = None if method in ("GET", "HEAD", "DELETE") else {}
     with client.stream(method, concrete(path), json=body) as response:
         return response.status_code, response.read().decode() if response.status_code >= 400 else ""
 
