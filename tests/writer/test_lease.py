@@ -225,7 +225,7 @@ def test_who_does_not_want_to_wait_is_not_put_off_by_those_who_only_look(paths: 
     is_over = threading.Event()
 
     def look() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(0.001):
             current_holder(paths)
 
     lookers = [threading.Thread(target=look) for _ in range(3)]

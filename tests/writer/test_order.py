@@ -167,7 +167,7 @@ def test_waiting_and_holding_are_measured(start_keeper: StartKeeper) -> None:
     values = {line.rpartition(" ")[0]: float(line.split()[-1]) for line in text.splitlines() if line[0] != "#"}
     waits, holds = 'pondkeeper_queue_wait_seconds_{}{{database="pond",kind="{}"}}', 'pondkeeper_lease_hold_seconds_{}{{database="pond",kind="{}"}}'
     assert values[waits.format("count", "write")] == 2
-    assert values[waits.format("count", "program")] == 1
+    assert values[waits.format("count", "program")] >= 1  # more, where a look met the ticket of the first one as well
     assert values[waits.format("sum", "write")] > 0.3
     assert values[holds.format("count", "keeper")] >= 2
     assert 0.4 < values[holds.format("sum", "program")] < 60

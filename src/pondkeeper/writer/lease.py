@@ -20,7 +20,7 @@ from pondkeeper.writer import tickets
 POLL_S = 0.01
 LONGEST_POLL_S = 0.2
 TELL_EVERY_S = 1.0
-FLICKER_S = 0.5
+FLICKER_S = 2.0
 KEEPER = "keeper"
 KEEPERS_REASON = "writes through the queue"
 
