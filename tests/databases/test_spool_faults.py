@@ -27,7 +27,7 @@ from tests.databases.accepting import NDJSON, Senders, accepted, lease_held, ndj
 from tests.support.keeper import KeeperProcess, keepers, wait_until
 
 pytestmark = pytest.mark.fault
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 TABLE = "CREATE TABLE t (client INTEGER, seq INTEGER)"
 
 
