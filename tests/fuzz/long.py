@@ -1,0 +1,58 @@
+"""The long form of the HTTP fuzz: schemathesis over the OpenAPI document, stateful, as each role. Behind `script/fuzz`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support.keeper import KeeperProcess
+
+ROLES = ("reader", "writer", "admin")
+LIMITS = ("--readers", "2", "--timeout", "500ms", "--write-timeout", "1s", "--write-wait", "1s")
+ENVIRONMENT = {"PONDKEEPER_LIMITS_FAILED_LOGINS_PER_MIN": "0", "PONDKEEPER_INGEST_TIMEOUT_S": "2"}
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def main(python: str, max_examples: str) -> int:
+    """Fuzz a keeper of its own with the schemathesis of `python`; the number of roles that found something."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "pond.duckdb"
+        with KeeperProcess(database, *LIMITS, environment=ENVIRONMENT) as keeper:
+            keeper.client().execute("CREATE TABLE flights (carrier VARCHAR, origin VARCHAR, month INTEGER)")
+            found = [_as_role(keeper, role, python, max_examples) for role in (*ROLES, "none")]
+            assert keeper.is_ready()
+    return sum(map(bool, found))
+
+
+def _as_role(keeper: KeeperProcess, role: str, python: str, max_examples: str) -> int:
+    command = [python, "-m", "schemathesis.cli", "run", "--url", keeper.url, "--no-color", "--checks", CHECKS]
+    command += ["--max-examples", max_examples, "--request-timeout", "30", "--suppress-health-check", "filter_too_much"]
+    # Why not events: they do not end.
+    command += ["--exclude-path", "/v1/events", "--phases", "coverage,fuzzing,stateful"]
+    if role != "none":
+        token = keeper.cli("key", "create", f"fuzz {role}", "--role", role).stdout.strip()
+        command += ["--header", f"Authorization: Bearer {token}"]
+    print(f"as {role}:", flush=True)
+    document = Path(keeper.target.parent) / "openapi.json"
+    document.write_text(_document(keeper))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run([*command, str(document)], env=environment, cwd=keeper.target.parent, check=False).returncode
+
+
+def _document(keeper: KeeperProcess) -> str:
+    """The keeper's document without `at_least`: a version that does not come is a 504, as it should be."""
+    with keeper.http() as http:
+        document = http.get("/openapi.json").json()
+    del document["components"]["schemas"]["QueryBody"]["properties"]["at_least"]
+    for path, operations in document["paths"].items():
+        if path.endswith("/query"):
+            operations["post"]["requestBody"]["content"]["application/json"].pop("examples", None)
+    return json.dumps(document)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
