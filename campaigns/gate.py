@@ -12,6 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import structlog
+
 from campaigns import escaping, fenced
 from campaigns.running import Options, Part, play
 
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--work", type=Path, metavar="FOLDER", help="where folders are made (default: the temporary folder)"
     )
     parsed = parser.parse_args(arguments)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # Why: stdout is for lines of JSON
     options = Options(0, short=parsed.short, keep=parsed.keep, work=parsed.work)
     return play({name: PARTS[name] for name in parsed.only or PARTS}, options)
 
