@@ -60,46 +60,16 @@ class ColumnarSource:
     def verify(self, names: Sequence[str], threads: int) -> None:
         """Look at every byte of these columns and count rows and NULLs, on so many threads. Raises BodyInvalid."""
         with self._faults():
-            groups = self._groups()
-            if groups < 2:
+            metadata = pq.read_metadata(self._path) if self._format == "parquet" else None
+            if metadata is None or metadata.num_row_groups < 2:
                 for _ in self.columns(names):
                     continue
                 return
+            verified = _Verified(self._path, metadata, list(names))
             with ThreadPoolExecutor(threads) as pool:
-                found = list(pool.map(lambda group: self._verified(names, group), range(groups)))
+                found = list(pool.map(verified.group, range(metadata.num_row_groups)))
         self.rows = sum(rows for rows, _ in found)
         self.nulls = {name: sum(nulls[name] for _, nulls in found) for name in names}
-
-    def _groups(self) -> int:
-        """How many parts can be read beside each other."""
-        if self._format != "parquet":
-            return 1
-        with pq.ParquetFile(self._path) as file:
-            return int(file.num_row_groups)
-
-    def _verified(self, names: Sequence[str], group: int) -> tuple[int, dict[str, int]]:
-        """The rows of a row group, and the NULLs of its columns."""
-        rows, nulls = 0, dict.fromkeys(names, 0)
-        with pq.ParquetFile(self._path, read_dictionary=self._narrow_texts(group)) as file:
-            for batch in file.iter_batches(BATCH_ROWS, [group], columns=list(names), use_threads=False):
-                check(batch)
-                rows += batch.num_rows
-                for name in names:
-                    nulls[name] += batch.column(name).null_count
-        return rows, nulls
-
-    def _narrow_texts(self, group: int) -> list[str]:
-        """Columns of a few different texts. Why: left as numbers of these, they are looked at in half of the time."""
-        with pq.ParquetFile(self._path) as file:
-            found = file.metadata.row_group(group)
-            chunks = [found.column(place) for place in range(found.num_columns)]
-        return [
-            chunk.path_in_schema
-            for chunk in chunks
-            if chunk.physical_type == "BYTE_ARRAY"
-            and chunk.has_dictionary_page
-            and chunk.total_uncompressed_size < _NARROW_BYTES * chunk.num_values
-        ]
 
     def columns(self, names: Sequence[str]) -> pa.RecordBatchReader:
         """A pass over these columns alone, without places."""
@@ -168,6 +138,34 @@ class ColumnarSource:
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
             what = _NAMED[self._format]
             raise BodyInvalid(f"The body is no {what}, or breaks off: {_first_line(error)}", private=str(error)) from error
+
+
+class _Verified:
+    """The row groups of a Parquet file, looked at one by one. Its description is read once: it grows with them."""
+
+    def __init__(self, path: Path, metadata: Any, names: list[str]) -> None:
+        self._path = path
+        self._metadata = metadata
+        self._names = names
+        # Why: left as numbers of a few different texts, they are looked at in half of the time.
+        self._narrow = [metadata.schema.column(place).path for place in range(metadata.num_columns) if self._is_narrow(place)]
+
+    def _is_narrow(self, place: int) -> bool:
+        """Whether this column has few different texts in the first of the groups."""
+        chunk = self._metadata.row_group(0).column(place)
+        is_text = chunk.physical_type == "BYTE_ARRAY" and chunk.has_dictionary_page
+        return bool(is_text and chunk.total_uncompressed_size < _NARROW_BYTES * chunk.num_values)
+
+    def group(self, number: int) -> tuple[int, dict[str, int]]:
+        """The rows of a row group, and the NULLs of its columns."""
+        rows, nulls = 0, dict.fromkeys(self._names, 0)
+        with pq.ParquetFile(self._path, metadata=self._metadata, read_dictionary=self._narrow) as file:
+            for batch in file.iter_batches(BATCH_ROWS, [number], columns=self._names, use_threads=False):
+                check(batch)
+                rows += batch.num_rows
+                for name in self._names:
+                    nulls[name] += batch.column(name).null_count
+        return rows, nulls
 
 
 def check(batch: pa.RecordBatch) -> None:
