@@ -9,6 +9,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
+from pondkeeper.engine.intake.passes import Pass, View
 from pondkeeper.engine.intake.shape import columns_of, spelled
 from pondkeeper.engine.intake.sources.rows import OnBad, Source
 from pondkeeper.engine.intake.values import from_json
@@ -38,17 +39,13 @@ def inferred(cursor: duckdb.DuckDBPyConnection, source: Source, names: list[str]
     """The type of each of these columns of the body, as DuckDB spells it."""
     if source.form == "value":
         return _of_values(cursor, source, names)
-    reader = source.read(names, on_bad)
-    cursor.register(_VIEW, reader)
-    try:
-        found = _of_text(cursor, names) if source.form == "text" else _of_json(cursor, names)
-    finally:
-        cursor.unregister(_VIEW)
-    return found
+    attempt = Pass(cursor, source.read(names, on_bad))
+    with attempt as view:
+        return _of_text(attempt, view, names) if source.form == "text" else _of_json(attempt, view, names)
 
 
-def _only_row(cursor: duckdb.DuckDBPyConnection, values: list[str]) -> Iterator[Any]:
-    [row] = cursor.execute(f"SELECT {', '.join(values)} FROM {_VIEW}").fetchall()
+def _only_row(attempt: Pass, view: View, values: list[str]) -> Iterator[Any]:
+    [row] = attempt.execute(f"SELECT {', '.join(values)} FROM {view.name}").fetchall()
     return iter(row)
 
 
@@ -75,9 +72,9 @@ def _named_by_us(cursor: duckdb.DuckDBPyConnection, field: pa.Field) -> str | No
     return None if name in ("NULL", '"NULL"') else name
 
 
-def _of_text(cursor: duckdb.DuckDBPyConnection, names: list[str]) -> dict[str, str]:
+def _of_text(attempt: Pass, view: View, names: list[str]) -> dict[str, str]:
     counts = [count for name in names for count in (f"count({sql.name(name)})", *_fits(sql.name(name)))]
-    row = _only_row(cursor, counts)
+    row = _only_row(attempt, view, counts)
     found = {}
     for name in names:
         given = next(row)
@@ -94,7 +91,7 @@ def _fits(reference: str) -> list[str]:
     ]
 
 
-def _of_json(cursor: duckdb.DuckDBPyConnection, names: list[str]) -> dict[str, str]:
+def _of_json(attempt: Pass, view: View, names: list[str]) -> dict[str, str]:
     text = Type("varchar", "VARCHAR")
     counts = []
     for name in names:
@@ -103,7 +100,7 @@ def _of_json(cursor: duckdb.DuckDBPyConnection, names: list[str]) -> dict[str, s
         string = f"CASE WHEN {is_string} THEN {from_json(text, reference)} END"
         structure = f"CAST({sql.call('json_group_structure', f'CAST({reference} AS JSON)')} AS VARCHAR)"
         counts += [structure, f"count({reference})", *_fits(string), *_integers(reference)]
-    row = _only_row(cursor, counts)
+    row = _only_row(attempt, view, counts)
     found = {}
     for name in names:
         structure, given = next(row), next(row)
