@@ -25,6 +25,8 @@ def main(python: str, max_examples: str) -> int:
             keeper.client().execute("CREATE TABLE flights (carrier VARCHAR, origin VARCHAR, month INTEGER)")
             found = [_as_role(keeper, role, python, max_examples) for role in (*ROLES, "none")]
             assert keeper.is_ready()
+            if any(found):
+                print("\n".join(line for line in keeper.log().splitlines() if '"exception"' in line))
     return sum(map(bool, found))
 
 
