@@ -145,8 +145,11 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
     threading.Thread(target=_listen, args=(control, cancelling), daemon=True).start()
     threading.Thread(target=_receive, args=(pipe, inbox), daemon=True).start()
     desk = Desk(cancelling)
-    while (message := _next(inbox, desk, prepare=config.get("prepare", True))) is not None:
-        pipe.send(desk.answer(message))
+    try:
+        while (message := _next(inbox, desk, prepare=config.get("prepare", True))) is not None:
+            pipe.send(desk.answer(message))
+    except (BrokenPipeError, ConnectionResetError):  # the keeper is gone: nobody is left to tell
+        return
 
 
 def _next(inbox: queue.SimpleQueue[Message | None], desk: Desk, *, prepare: bool) -> Message | None:

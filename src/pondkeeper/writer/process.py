@@ -280,14 +280,23 @@ class Writer:
         return True
 
 
-def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
-    """Entry point, called by the template in the forked child."""
+def sender(pipe: Pipe) -> Send:
+    """How all threads of this process speak to the keeper, one at a time; when it is gone, whoever speaks ends quietly."""
     sending = threading.Lock()
 
     def send(message: dict[str, Any]) -> None:
-        with sending:
-            pipe.send(message)
+        try:
+            with sending:
+                pipe.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            raise SystemExit from None  # Why not an error: nobody is left to tell, and in a thread it would be a traceback
 
+    return send
+
+
+def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
+    """Entry point, called by the template in the forked child."""
+    send = sender(pipe)
     inbox: queue.Queue[dict[str, Any] | None] = queue.Queue()
     writer = Writer(send, inbox, config)
     listen(control, writer.interrupt)
@@ -307,5 +316,5 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
     try:
         send({"op": "ready"})
         writer.run()
-    except (BrokenPipeError, ConnectionResetError, PondkeeperError):  # the keeper is gone: nobody is left to tell
+    except PondkeeperError:
         return
