@@ -351,7 +351,7 @@ class QueryTimedOut(LimitReached):
 
     code = "query_timed_out"
     http_status = 408
-    default_remedy = "Make the query cheaper, or raise `limits.timeout_s` up to the server's `readers.timeout_s`."
+    default_remedy = "Make the query cheaper, or raise the `timeout_s` of its limits up to the server's `readers.timeout_s`."
 
 
 class WriteTimedOut(LimitReached):

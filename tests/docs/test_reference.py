@@ -25,7 +25,8 @@ METRICS = (REFERENCE / "metrics.md").read_text()
 def openapi() -> dict[str, Any]:
     """The OpenAPI document, of an app without databases."""
     nothing: Any = SimpleNamespace()
-    return KeeperApp(Context(nothing, nothing, nothing, Settings(), Meters())).openapi()
+    running: Any = SimpleNamespace(events=None)
+    return KeeperApp(Context(nothing, running, nothing, Settings(), Meters(), nothing, nothing)).openapi()
 
 
 def sections(text: str, level: int) -> dict[str, str]:

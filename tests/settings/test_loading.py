@@ -278,7 +278,8 @@ def test_describe_tells_everything_about_each_setting() -> None:
 
 
 def test_names_carry_their_unit() -> None:
-    """A number in seconds ends in _s, one in bytes in _bytes: nobody has to guess."""
+    """A number in seconds ends in _s, a rate in _per_s, one in bytes in _bytes: nobody has to guess."""
     for leaf in leaves().values():
-        assert leaf.name.endswith("_s") == (leaf.unit == "s"), leaf.name
+        assert leaf.name.endswith("_per_s") == (leaf.unit == "per second"), leaf.name
+        assert (leaf.name.endswith("_s") and leaf.unit != "per second") == (leaf.unit == "s"), leaf.name
         assert leaf.name.endswith("_bytes") == (leaf.unit == "bytes"), leaf.name
