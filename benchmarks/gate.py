@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import duckdb
+import structlog
 
 from benchmarks.clients import Clients, LeanQuery, latencies_ms
 from benchmarks.keeper import RunningKeeper, keeping
@@ -39,6 +40,7 @@ BIRTH_S = 30.0
 
 
 def measure(this: Run) -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # Why: stdout is for the figures
     with tempfile.TemporaryDirectory(prefix="gate-", dir=this.work) as folder:
         place = Path(folder)
         asyncio.run(_forks(this, place))

@@ -77,7 +77,7 @@ def has_tcp(offered: int) -> bool:
 
 
 def restrict(read: Iterable[str], write: Iterable[str]) -> None:
-    """Give up all files but those at or below these paths; what does not exist is left out. Raises OSError.
+    """Give up all files but those at or below these paths; what does not exist, or cannot be reached, is left out. Raises OSError.
 
     Nothing may be executed from anywhere. Takes effect for this thread and the threads that it starts.
     """
@@ -104,8 +104,8 @@ def handled(offered: int) -> int:
 def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # Why: what cannot be reached now could not be opened later either.
     try:
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_A_FILE
