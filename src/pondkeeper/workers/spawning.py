@@ -150,7 +150,8 @@ class Template:
         missing = {name: why for name, why in found.items() if why}
         if missing and self._fence_mode == "strict":
             await self.stop()
-            raise FenceMissing(", ".join(f"{name}: {why}" for name, why in missing.items()))
+            named = "; ".join(f"{name} ({why})" for name, why in missing.items())
+            raise FenceMissing(f"This machine lacks walls that fence.mode = strict asks for: {named}.")
         if not self._has_told:
             self._has_told = True
             tell_missing(self._fence_mode, missing)
