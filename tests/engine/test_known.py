@@ -51,7 +51,7 @@ def test_a_refusal_is_repeated() -> None:
 def test_only_so_many_statements_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The ones used last stay; very long ones are never kept."""
     monkeypatch.setattr(known, "MOST_STATEMENTS", 2)
-    recent = known._Recent[int]()
+    recent = known.Recent[int]()
     for number, text in enumerate(("a", "b")):
         recent.keep(text, number)
     assert recent.get("a") == 0
