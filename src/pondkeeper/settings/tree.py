@@ -77,7 +77,7 @@ class ServerSettings:
     tls_key: str = setting("", "File with the private key (PEM) of the certificate; may be in the same file.")
     cors_origins: tuple[str, ...] = setting(
         (),
-        "Origins whose web pages may ask this keeper, each written as https://app.example.com; there is no wildcard. "
+        "Origins whose web pages may ask this keeper, such as `https://app.example.com`, one by one: there is no wildcard. "
         "None by default.",
     )
 
