@@ -83,6 +83,22 @@ async def test_endless_answer_that_nobody_reads_is_bounded_and_cut(pool: Pool) -
     assert pool.states()["busy"] == 0
 
 
+async def test_query_whose_time_went_by_before_its_turn_is_told_so(pool: Pool) -> None:
+    """What was stopped at its deadline was too slow itself, or had to wait for too long: 503, and come back later."""
+    own = await ask(pool, "data for ever", timeout_s=0.3)
+    loop = asyncio.get_running_loop()
+    late = await pool.ask(Question("q", {"sql": "data for ever"}, loop.time() + 0.3, 10.0, lambda: None), SNAPSHOT)
+    for stream, code in ((own, "query_timed_out"), (late, "readers_busy")):
+        with pytest.raises(PondkeeperError) as ended:
+            await read_to_the_end(stream)
+        assert ended.value.code == code
+
+
+async def read_to_the_end(stream: AnswerStream) -> None:
+    async for _ in stream:
+        pass
+
+
 async def test_readers_that_die_at_birth_are_started_ever_more_slowly(pool: Pool, tmp_path: Path) -> None:
     """A crash loop is braked, a query meanwhile is told that none is free, and the pool mends itself."""
     started: list[float] = []

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pondkeeper.errors import OutOfMemory, PondkeeperError, QueryCancelled, QueryTimedOut, WorkerDied
+from pondkeeper.errors import OutOfMemory, PondkeeperError, QueryCancelled, QueryTimedOut, ReadersBusy, WorkerDied
+from pondkeeper.readers.line import RETRY_AFTER_S
 from pondkeeper.workers.child import ChildGone
 
 if TYPE_CHECKING:
@@ -69,8 +70,7 @@ class AnswerStream:
     async def begin(self, message: dict[str, Any], deadline: float, timeout_s: float) -> None:
         """Send the query and wait for the head of its answer. Raises PondkeeperError, SnapshotGone or ReaderWasDead."""
         loop = asyncio.get_running_loop()
-        timed_out = QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
-        self._timers.append(loop.call_at(deadline, self.stop, timed_out))
+        self._timers.append(loop.call_at(deadline, self.stop, _too_late(timeout_s, left_s=deadline - loop.time())))
         self._reader.child.exited.add_done_callback(self._on_exit)
         self._reader.child.send({**message, "op": "query", "number": self._number})
         try:
@@ -190,6 +190,15 @@ class AnswerStream:
         self._reader.release()
         if self._on_finished is not None:
             self._on_finished()
+
+
+def _too_late(timeout_s: float, left_s: float) -> PondkeeperError:
+    """The error of a query that is stopped at its deadline: its own doing, unless most of its time went by before its turn."""
+    waited_s = timeout_s - left_s
+    if waited_s > timeout_s / 2:
+        message = f"The query waited {waited_s:.3g} s of its {timeout_s:g} s for its turn, and did not finish in the rest."
+        return ReadersBusy(message, retry_after_s=RETRY_AFTER_S)
+    return QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)
 
 
 def died(status: int) -> WorkerDied:
