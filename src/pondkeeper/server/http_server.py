@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from pondkeeper.server.bounds import Bounds
+from pondkeeper.server.listening import BACKLOG
 from pondkeeper.server.protocol import KeeperProtocol
 
 if TYPE_CHECKING:
@@ -65,15 +66,17 @@ class HttpServer:
         for opened in tcp:
             self._listeners.append(await self._listen(opened))
         if control is not None:
-            self._listeners.append(await loop.create_unix_server(self._control_connection, sock=control))
+            self._listeners.append(await loop.create_unix_server(self._control_connection, sock=control, backlog=BACKLOG))
 
     async def _listen(self, opened: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         if self._tls is None:
-            return await loop.create_server(self._connection, sock=opened)
+            # Trap: without a backlog here the loop listens once more, with one of 100.
+            return await loop.create_server(self._connection, sock=opened, backlog=BACKLOG)
         return await loop.create_server(
             self._connection,
             sock=opened,
+            backlog=BACKLOG,
             ssl=self._tls,
             ssl_handshake_timeout=self._bounds.header_timeout_s,
             ssl_shutdown_timeout=self._bounds.linger_s,

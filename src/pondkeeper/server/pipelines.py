@@ -18,6 +18,7 @@ from pondkeeper.databases.pipelining import Limits, Tally
 from pondkeeper.errors import Forbidden, InvalidRequest, KeeperStopping, PondkeeperError, TooManyConnections
 from pondkeeper.server.bounds import peer_of
 from pondkeeper.server.limiting import check_statement
+from pondkeeper.server.listening import BACKLOG
 from pondkeeper.workers.frames import FrameInvalid
 from pondkeeper.writer.wire import (
     PROTOCOL,
@@ -65,7 +66,7 @@ class Pipelines:
         """Begin to accept connections."""
         self.context.meters.pipelines.set_function(lambda: len(self.connections))
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_unix_server(lambda: PipelineConnection(self), sock=listening)
+        self._listener = await loop.create_unix_server(lambda: PipelineConnection(self), sock=listening, backlog=BACKLOG)
 
     async def stop(self, grace_s: float) -> None:
         """Accept and read nothing more, let the writes that came end within the grace, then say so and close."""
