@@ -35,6 +35,7 @@ def test_the_page_runs(keeper: KeeperProcess, tmp_path: Path, monkeypatch: pytes
     for block in blocks():
         code = block.replace("http://127.0.0.1:8420", keeper.url).replace("pk_…", keeper.key)
         code = code.replace('".pondkeeper"', repr(str(keeper.home.root)))
+        code = code.replace('"warehouse.duckdb"', repr(str(keeper.home.root)))
         # Why: the page assigns `client` twice; the first of them must be closed as well.
         code = code.replace("client = Client.local", "client.databases(); client.close(); client = Client.local")
         exec(compile(code, str(PAGE), "exec"), names)
