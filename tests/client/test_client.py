@@ -211,14 +211,17 @@ def test_a_list_of_statements_travels_whole(connect: Connect) -> None:
 
 
 def test_the_control_socket_of_a_deep_home(tmp_path: Path, connect: Connect) -> None:
-    """A home whose path is longer than a socket address can be is reached all the same."""
+    """A home whose path is longer than a socket address can be is reached all the same, also if it was made later."""
     deep = tmp_path / ("d" * 60) / ("e" * 60)
-    deep.mkdir(parents=True)
     assert len(str(Home(deep).socket)) > 107
+    client = connect(home=deep)
+    with pytest.raises(KeeperNotRunning):
+        client.databases()
+    deep.mkdir(parents=True)
     short = tmp_path / "s"
     with fake_keeper(lambda _: answer({"databases": [{"name": "w"}]}), short):
         Home(deep).socket.hardlink_to(short)
-        assert connect(home=deep).databases() == [{"name": "w"}]
+        assert client.databases() == [{"name": "w"}]
 
 
 def test_a_missing_control_socket_is_a_keeper_that_is_not_running(tmp_path: Path, connect: Connect) -> None:

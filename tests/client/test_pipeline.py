@@ -190,7 +190,8 @@ class Wire:
     def __init__(self, keeper: KeeperProcess) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(30)
-        self.socket.connect(short_socket_path(keeper.home.pipeline_socket))
+        with short_socket_path(keeper.home.pipeline_socket) as path:
+            self.socket.connect(path)
         self.frames: list[tuple[Kind, bytes]] = []
         self._reader = FrameReader(10**9)
 

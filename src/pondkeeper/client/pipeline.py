@@ -222,7 +222,8 @@ class Pipeline:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.settimeout(CONNECT_TIMEOUT_S)
-            connection.connect(short_socket_path(self._path))
+            with short_socket_path(self._path) as path:
+                connection.connect(path)
             connection.sendall(framed(Kind.HELLO, encoded(Hello(PROTOCOL, self._database))))
             welcome = _welcome(connection)
             connection.settimeout(None)

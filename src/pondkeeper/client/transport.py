@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -79,11 +80,10 @@ def _check(url: str, key: str | None) -> None:
 
 def local_http(socket_path: Path, *, timeout_s: float | None) -> httpx.Client:
     """HTTP over a keeper's control socket, whose owner needs no key."""
-    path = short_socket_path(socket_path)
     transport = httpx.HTTPTransport(verify=False)
     # Why so: httpx has no way to name a backend; without ours, each failed attempt leaves a socket to the collector.
     transport._pool = httpcore.ConnectionPool(  # noqa: SLF001
-        uds=path, keepalive_expiry=KEEP_ALIVE_S, network_backend=_ControlSocket()
+        uds=str(socket_path), keepalive_expiry=KEEP_ALIVE_S, network_backend=_ControlSocket()
     )
     return _http("http://pondkeeper", transport, {}, timeout_s)
 
@@ -94,22 +94,29 @@ class _ControlSocket(httpcore.SyncBackend):
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> httpcore.NetworkStream:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(timeout)
-            try:
-                probe.connect(path)
-            except OSError as error:
-                raise httpcore.ConnectError(str(error)) from error
-        return super().connect_unix_socket(path, timeout, socket_options)
+        try:
+            with short_socket_path(Path(path)) as short, socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(timeout)
+                probe.connect(short)
+                return super().connect_unix_socket(short, timeout, socket_options)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
 
 
-def short_socket_path(path: Path) -> str:
-    """A path to the socket that fits into a socket address: 107 bytes, which a deep home exceeds."""
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES or not path.parent.is_dir():
-        return str(path)
-    # Why never closed: the path through it must work for as long as the client reconnects.
+@contextlib.contextmanager
+def short_socket_path(path: Path) -> Iterator[str]:
+    """A path to the socket that fits into a socket address: 107 bytes, which a deep home exceeds. Raises OSError.
+
+    Asked anew for each connection: the home may be made, or made again, after the client.
+    """
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES:
+        yield str(path)
+        return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{folder}/{path.name}"
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _limits() -> httpx.Limits:

@@ -392,6 +392,7 @@ class Database:
             "holds": {"keeper": queue.desk.holds, "program": programs.holds},
         }
 
-    def waiting_line(self) -> dict[str, Any]:
-        """Who has the database, and all that wait for it in one order: writes, and programs with tickets."""
+    async def waiting_line(self) -> dict[str, Any]:
+        """Who has the database, and all that wait for it in one order: writes, and programs with tickets; as of now."""
+        await self._eye.look()
         return waiting_line(self.status(), self._queue.writes if self._queue else [], self._eye.sight.programs)

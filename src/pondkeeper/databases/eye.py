@@ -44,13 +44,17 @@ class Eye:
     async def watch(self) -> None:
         """Notice what others do with the file, and publish it when they are done; until cancelled."""
         while True:
-            own = frozenset(filter(None, [self._seen.desk().pid]))
-            self.sight = await asyncio.to_thread(look, self._paths, own)
+            await self.look()
             self.programs.note(self.sight)
             self._seen.tell(self.sight)
             if self.sight.is_free and self._is_changed():
                 await self._publish_changes()
             await asyncio.sleep(self._poll_s)
+
+    async def look(self) -> None:
+        """Look now, and not only when it is time to."""
+        own = frozenset(filter(None, [self._seen.desk().pid]))
+        self.sight = await asyncio.to_thread(look, self._paths, own)
 
     def quiet(self) -> int | None:
         """A number that is another one whenever somebody else has had the file; None while the newest snapshot may lack

@@ -48,7 +48,7 @@ def make_router(context: Context) -> APIRouter:
     async def get_queue(request: Request, name: str) -> Answer:  # noqa: ARG001  # Why: FastAPI documents it
         """The holder of the lease, and all that wait in one order; the writes of others without their contents."""
         database = context.database(request.scope, Action.DATABASE_STATUS)
-        line = database.waiting_line()
+        line = await database.waiting_line()
         key = caller_of(request.scope)
         line["line"] = [_seen_by(key, entry, database.name, _OF_ITS_OWN_IN_LINE) for entry in line["line"]]
         line["writes"] = [_seen_by(key, entry, database.name, _OF_ITS_OWN) for entry in line["writes"]]
