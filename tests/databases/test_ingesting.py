@@ -380,7 +380,8 @@ def test_bad_requests_are_refused_before_their_body(pond: KeeperProcess) -> None
 def test_a_stager_that_is_killed(pond: KeeperProcess, client: Client) -> None:
     """Its own ingest is told; nothing was applied, and the next ingest has another stager."""
     client.ingest("t", ONE, format="ndjson")
-    body = b"".join(b'{"n": %d, "m": "x"}\n' % n for n in range(400_000))  # drift: two passes, and never a load
+    # Long at work: two passes over a body with a drift, so that it is not done before a busy test comes to kill it.
+    body = b"".join(b'{"n": %d, "m": "x"}\n' % n for n in range(2_000_000))
     sent = Asked(lambda: send(pond, body, "evolve=true"))
     pid = wait_until(lambda: [pid for pid in pond.children("stager") if _is_busy(pid)], what="a stager at work")[0]
     os.kill(pid, signal.SIGKILL)
