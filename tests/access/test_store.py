@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pondkeeper.access import store as store_module
 from pondkeeper.access.keys import Keys
 from pondkeeper.access.schema import MIGRATIONS
 from pondkeeper.access.store import Store
@@ -64,6 +66,24 @@ def test_an_empty_file_becomes_a_control_db(control_db: Path) -> None:
 
     with Store.open(control_db) as store:
         assert Keys(store).all() == []
+
+
+def test_a_file_that_another_process_makes_while_we_look_is_ours(control_db: Path) -> None:
+    """Tables that appear between two looks are not those of another program."""
+    control_db.parent.mkdir()
+    control_db.touch()
+    looks: list[str] = []
+
+    def look(statement: str) -> None:
+        looks.append(statement)
+        if len(looks) == 2:
+            Store.open(control_db).close()
+
+    with closing(store_module._connect(control_db)) as connection:
+        connection.set_trace_callback(look)
+        store_module._refuse_other_file(connection)
+
+    assert len(looks) == 2
 
 
 @pytest.mark.fault

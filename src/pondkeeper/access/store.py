@@ -115,8 +115,9 @@ def _prepare(connection: sqlite3.Connection) -> None:
 
 
 def _refuse_other_file(connection: sqlite3.Connection) -> None:
-    application_id = _pragma(connection, "application_id")
+    # Trap: tables first. Another process may make them, and sign for them in the same transaction, between the two looks.
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+    application_id = _pragma(connection, "application_id")
     if application_id != APPLICATION_ID and (application_id or tables):
         raise ControlUnavailable("control.db is a SQLite file of another program.")
 
