@@ -130,7 +130,7 @@ class QuackCrowd:
         while len(_QUACK_CONNECTIONS) < self.count:  # kept for the next turn: one takes a tenth of a second
             _QUACK_CONNECTIONS.append(connect(self.port))
         connections = _QUACK_CONNECTIONS[: self.count]
-        return in_threads([lambda each=each: each.execute(statement).fetchall() for each in connections], seconds)  # type: ignore[misc]
+        return in_threads([lambda each=each: each.execute(statement).fetchall() for each in connections], seconds)  # type: ignore[misc]  # mypy infers no lambda with a default
 
 
 def in_threads(calls: list[Callable[[], object]], seconds: float) -> Tally:

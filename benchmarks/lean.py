@@ -161,7 +161,7 @@ class LeanClient:
             with ipc.open_stream(stream) as reader:
                 table = reader.read_all()
             stream.rest()
-        except BaseException:
+        except BaseException:  # Why: whatever ended it, the rest of the answer is still on this connection.
             self.close()
             raise
         self._end(headers)
@@ -184,7 +184,7 @@ class LeanClient:
         try:
             status, headers, stream = self._begin(method, path, body, accept)
             response = Response(status, headers, stream.rest())
-        except BaseException:
+        except BaseException:  # Why: whatever ended it, the rest of the answer is still on this connection.
             self.close()
             raise
         self._end(headers)

@@ -64,8 +64,8 @@ def _measure(this: Run, keeper: RunningKeeper, local: duckdb.DuckDBPyConnection,
     timings = {number: Timing() for number in texts}
     for round_number in range(rounds + 1):
         for number, sql in texts.items():
-            here, answer_here = _timed(lambda sql=sql: local.execute(sql).to_arrow_table())  # type: ignore[misc]
-            there, answer = _timed(lambda sql=sql: client.arrow(sql))  # type: ignore[misc]
+            here, answer_here = _timed(lambda sql=sql: local.execute(sql).to_arrow_table())  # type: ignore[misc]  # mypy infers no lambda with a default
+            there, answer = _timed(lambda sql=sql: client.arrow(sql))  # type: ignore[misc]  # mypy infers no lambda with a default
             if round_number == 0:
                 _check(number, answer, answer_here)
                 continue

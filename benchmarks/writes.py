@@ -87,7 +87,7 @@ class Peers:
         """Inserts per second by threads of this process, each with a cursor and its own commits."""
         with duckdb.connect(str(self.alone)) as connection:
             cursors = [connection.cursor() for _ in range(threads)]
-            tally = in_threads([lambda each=each: each.execute(INSERT, ROW) for each in cursors], self.turn_s)  # type: ignore[misc]
+            tally = in_threads([lambda each=each: each.execute(INSERT, ROW) for each in cursors], self.turn_s)  # type: ignore[misc]  # mypy infers no lambda with a default
         return tally.rate
 
 
@@ -145,8 +145,8 @@ def _with_keys(peers: Peers) -> list[Figure]:
     figures = []
     for clients in (1, max(BARS)):
         keyed, plain = peers.rates(
-            lambda clients=clients: peers.rate_of(peers.shared(peers.http(clients, with_keys=True))),  # type: ignore[misc]
-            lambda clients=clients: peers.rate_of(peers.shared(peers.http(clients))),  # type: ignore[misc]
+            lambda clients=clients: peers.rate_of(peers.shared(peers.http(clients, with_keys=True))),  # type: ignore[misc]  # mypy infers no lambda with a default
+            lambda clients=clients: peers.rate_of(peers.shared(peers.http(clients))),  # type: ignore[misc]  # mypy infers no lambda with a default
         )
         figures.append(Figure(f"one-row inserts with keys, {clients} clients", keyed, "/s", "without keys", plain))
     return figures

@@ -174,11 +174,11 @@ class _Ponds:
         wrong = []
         for name in broken:
             try:
-                wait_until(lambda: client.status(name)["problem"] is None, timeout_s=JUDGED_WITHIN_S, what=name)  # noqa: B023
+                wait_until(lambda: client.status(name)["problem"] is None, timeout_s=JUDGED_WITHIN_S, what=name)  # noqa: B023  called before the loop goes on
             except AssertionError:
                 wrong.append(f"{name} was mended, and its status still says {client.status(name)['problem']}")
                 continue
-            write, _ = _answer(lambda: client.execute("CREATE TABLE after (x INTEGER)", database=name, timeout_s=20))  # noqa: B023
+            write, _ = _answer(lambda: client.execute("CREATE TABLE after (x INTEGER)", database=name, timeout_s=20))  # noqa: B023  called before the loop goes on
             if write != "answered":
                 wrong.append(f"{name} was mended, and a write is told {write}")
         return wrong

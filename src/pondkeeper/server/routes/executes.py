@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
@@ -10,11 +9,11 @@ from starlette.types import Receive, Scope, Send
 
 from pondkeeper.access.authorize import Action
 from pondkeeper.databases.requests import WriteOutcome, WriteRequest
-from pondkeeper.errors import InvalidRequest, OutcomeUnknown, PondkeeperError
+from pondkeeper.errors import InvalidRequest, PondkeeperError
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import Decoder, ExecuteBody, WriteLimits, tightest
 from pondkeeper.server.context import Context
-from pondkeeper.server.exchange import ClientGone
+from pondkeeper.server.finishing import Finishing
 from pondkeeper.server.limiting import check_statement, smallest
 from pondkeeper.server.openapi import gives, takes
 from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of, header
@@ -36,7 +35,7 @@ class ExecuteHandler:
         self._context = context
         self._limits = context.settings.writer
         self._max_body_bytes = context.settings.server.max_body_bytes
-        self._writes: set[asyncio.Task[WriteOutcome]] = set()
+        self._writes = Finishing[WriteOutcome]("write")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out one write."""
@@ -68,38 +67,12 @@ class ExecuteHandler:
 
     async def _counted(self, database: Database, request: WriteRequest, exchange: Exchange | None) -> WriteOutcome:
         try:
-            outcome = await self._to_its_end(database, request, exchange)
+            outcome = await self._writes.wait_for(database.execute(request), exchange)
         except PondkeeperError as error:
             self._context.meters.write(error.code)
             raise
         self._context.meters.write(outcome.outcome)
         return outcome
-
-    async def _to_its_end(
-        self, database: Database, request: WriteRequest, exchange: Exchange | None
-    ) -> WriteOutcome:
-        """Wait for the write. Why shielded: a write under way is not undone because its request is cancelled."""
-        task = asyncio.get_running_loop().create_task(database.execute(request))
-        self._writes.add(task)
-        task.add_done_callback(self._ended)
-        if exchange is not None:
-            exchange.cancel_when_gone = True
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if exchange is not None and exchange.disconnected:
-                task.cancel()  # Why: one that still waits is dropped; one that has begun goes on to its end.
-                raise ClientGone from None
-            # Why not KeeperStopping: that invites to try again, and the write may yet be committed.
-            raise OutcomeUnknown("The keeper stopped before it knew what became of the write.") from None
-        finally:
-            if exchange is not None:
-                exchange.cancel_when_gone = False
-
-    def _ended(self, task: asyncio.Task[WriteOutcome]) -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # Why: else asyncio complains when nobody is left to be told
 
 
 def idempotency_key(scope: Scope) -> str | None:

@@ -13,12 +13,12 @@ from starlette.types import Receive, Scope, Send
 from pondkeeper.access.authorize import Action
 from pondkeeper.databases.ingesting import body_path
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
-from pondkeeper.errors import OutcomeUnknown, PondkeeperError, RejectsNotFound, WriteTimedOut
+from pondkeeper.errors import PondkeeperError, RejectsNotFound, WriteTimedOut
 from pondkeeper.server.accepting import accept
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import check_content_encoding, tightest
 from pondkeeper.server.context import Context
-from pondkeeper.server.exchange import ClientGone
+from pondkeeper.server.finishing import Finishing
 from pondkeeper.server.ingest_options import CONTENT_TYPES, MODES, ON_ERRORS, PRIORITIES, WAITS, IngestOptions
 from pondkeeper.server.openapi import gives
 from pondkeeper.server.problems import NO_STORE
@@ -40,7 +40,7 @@ class IngestHandler:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._limits = context.settings.ingest
-        self._ingests: set[asyncio.Task[IngestOutcome]] = set()
+        self._ingests = Finishing[IngestOutcome]("ingest")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Carry out one ingest."""
@@ -99,36 +99,12 @@ class IngestHandler:
 
     async def _counted(self, database: Database, request: IngestRequest, exchange: Exchange | None) -> IngestOutcome:
         try:
-            outcome = await self._to_its_end(database, request, exchange)
+            outcome = await self._ingests.wait_for(database.ingest(request), exchange)
         except PondkeeperError as error:
             self._context.meters.ingest(error.code)
             raise
         self._context.meters.ingest(outcome.outcome, outcome.rows, outcome.staging_ms / 1000, outcome.hold_ms / 1000)
         return outcome
-
-    async def _to_its_end(self, database: Database, request: IngestRequest, exchange: Exchange | None) -> IngestOutcome:
-        """Wait for the ingest. Why shielded: a load under way is not undone because its request is cancelled."""
-        task = asyncio.get_running_loop().create_task(database.ingest(request))
-        self._ingests.add(task)
-        task.add_done_callback(self._ended)
-        if exchange is not None:
-            exchange.cancel_when_gone = True
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if exchange is not None and exchange.disconnected:
-                task.cancel()  # Why: one that is staged or waits is dropped; one that is loaded goes on to its end.
-                raise ClientGone from None
-            # Why not KeeperStopping: that invites to try again, and the rows may yet be committed.
-            raise OutcomeUnknown("The keeper stopped before it knew what became of the ingest.") from None
-        finally:
-            if exchange is not None:
-                exchange.cancel_when_gone = False
-
-    def _ended(self, task: asyncio.Task[IngestOutcome]) -> None:
-        self._ingests.discard(task)
-        if not task.cancelled():
-            task.exception()  # Why: else asyncio complains when nobody is left to be told
 
 
 def _shown(outcome: IngestOutcome) -> dict[str, Any]:
