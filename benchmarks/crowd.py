@@ -62,11 +62,12 @@ class HttpCrowd:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ready.register(connection, selectors.EVENT_READ)
                 connection.sendall(message())
-            return _drive(ready, message, seconds)
+            return drive(ready, message, seconds, status=200)
 
 
-def _drive(ready: selectors.BaseSelector, message: Callable[[], bytes], seconds: float) -> Tally:
-    """Take answers and send the next request. Answers to writes are small and come in one piece."""
+def drive(ready: selectors.BaseSelector, message: Callable[[], bytes], seconds: float, *, status: int) -> Tally:
+    """Take answers, of which those of that status are good, and send the next request. Answers to writes are small and come in one piece."""
+    good = f"HTTP/1.1 {status} ".encode()
     done = failed = 0
     error = ""
     end = time.perf_counter() + seconds
@@ -75,7 +76,7 @@ def _drive(ready: selectors.BaseSelector, message: Callable[[], bytes], seconds:
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
             answer = connection.recv(RECEIVE_BYTES)
-            if answer.startswith(b"HTTP/1.1 200 "):
+            if answer.startswith(good):
                 done += 1
             else:
                 failed, error = failed + 1, error or answer[-200:].decode(errors="replace")

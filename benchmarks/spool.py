@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import duckdb
 
-from benchmarks.crowd import RECEIVE_BYTES, HttpCrowd, Tally
+from benchmarks.crowd import HttpCrowd, Tally, drive
 from benchmarks.keeper import RunningKeeper, environment, keeping
 from benchmarks.report import Figure, ratio_at_least
 from benchmarks.running import Run, run
@@ -58,30 +58,11 @@ class RowsCrowd:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ready.register(connection, selectors.EVENT_READ)
                 connection.sendall(message)
-            tally = _drive(ready, message, seconds)
+            tally = drive(ready, lambda: message, seconds, status=202)
             for key in list(ready.get_map().values()):
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
         return tally
-
-
-def _drive(ready: selectors.BaseSelector, message: bytes, seconds: float) -> Tally:
-    done = failed = 0
-    error = ""
-    end = time.perf_counter() + seconds
-    while (now := time.perf_counter()) < end:
-        for key, _ in ready.select(end - now):
-            connection = key.fileobj
-            assert isinstance(connection, socket.socket)
-            answer = connection.recv(RECEIVE_BYTES)
-            if answer.startswith(b"HTTP/1.1 202 "):
-                done += 1
-            else:
-                failed, error = failed + 1, error or answer[-200:].decode(errors="replace")
-            if not answer:
-                raise RuntimeError("the keeper closed a connection")
-            connection.sendall(message)
-    return Tally(done, failed, error, done / seconds)
 
 
 def measure(this: Run) -> None:
