@@ -15,6 +15,7 @@ from pondkeeper.workers.ceiling import Ceiling
 from tests.support.asking import Asked, code_of
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import rss_bytes
+from tests.support.sizes import size_bytes
 
 pytestmark = pytest.mark.fault
 MIB = 1 << 20
@@ -113,16 +114,6 @@ def test_what_fits_and_spills_passes_and_a_killed_writers_temp_files_go(pond: Ke
     assert code_of(slow.outcome(90)) == "answered"
     os.kill(pond.writer_pid(), signal.SIGKILL)
     wait_until(lambda: temp.exists() and not list(temp.iterdir()), what="an empty temp folder")
-
-
-def size_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except OSError:  # it has gone meanwhile
-            continue
-    return total
 
 
 def test_temp_files_of_a_killed_reader_go(pond: KeeperProcess) -> None:

@@ -15,6 +15,7 @@ from tests.readers.conftest import READERS
 from tests.support.asking import SlowClient, ask, busy_reader, code_of, running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import DEAF, ENDLESS_ROWS, RUNAWAY, busy_cores, is_alive
+from tests.support.sizes import size_bytes
 
 pytestmark = pytest.mark.fault
 SPILLS = "SELECT max(x) FROM (SELECT i, repeat(md5(i::VARCHAR), 4) AS x FROM range(30000000) AS r(i) ORDER BY x DESC OFFSET 10)"
@@ -99,7 +100,7 @@ def test_temp_files_of_a_killed_reader_are_removed(pond: KeeperProcess, client: 
     temp = pond.home.temp
 
     def spilled_bytes() -> int:
-        return sum(file.stat().st_size for file in temp.glob("reader-*/**/*") if file.is_file())
+        return size_bytes(temp, "reader-*/**/*")
 
     asked = ask(client, SPILLS, timeout_s=18, memory="150MB")
     wait_until(lambda: spilled_bytes() > 1 << 20 or asked.is_done(), timeout_s=18, what="a spill")

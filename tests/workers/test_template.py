@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -55,3 +58,16 @@ async def test_message_to_a_child_that_had_died_is_known_to_be_unread(template: 
     with pytest.raises(ChildGone) as gone:
         await exiting.next_frame()
     assert (gone.value.unread, gone.value.status) == (False, 3)
+
+
+def test_a_template_whose_keeper_has_died_ends_in_silence() -> None:
+    """The kernel says "reset" of a keeper that died with something unread: that is an end, and no traceback."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        command = [sys.executable, "-m", "pondkeeper.workers.template", str(theirs.fileno()), str(os.getpid()), "off"]
+        with subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE) as process:
+            theirs.close()
+            assert ours.recv(1, socket.MSG_PEEK)  # its "ready", which stays unread
+            ours.close()
+            _, narration = process.communicate(timeout=60)
+    assert (process.returncode, narration) == (0, b"")

@@ -42,8 +42,11 @@ def main(arguments: list[str]) -> None:
     gc.collect()
     gc.freeze()
     _refuse_threads()
-    connection.send(msgspec.json.encode({"ready": os.getpid(), "walls": walls.missing}))
-    _serve(connection, keeper, walls)
+    try:
+        connection.send(msgspec.json.encode({"ready": os.getpid(), "walls": walls.missing}))
+        _serve(connection, keeper, walls)
+    except ConnectionError:
+        return  # Why no error: the kernel says so of a keeper that died, and nobody is left to be told.
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def _become_child(
             status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
+    except ConnectionError:
+        pass  # Why no traceback: the child's only connection is the keeper, which has died.
     except BaseException:  # noqa: BLE001  Why: a forked child must never return into the template's loop.
         traceback.print_exc()
     finally:
