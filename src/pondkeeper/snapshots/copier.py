@@ -13,6 +13,7 @@ from pondkeeper.errors import DatabaseBusy, DiskFull, InvalidRequest
 from pondkeeper.files.durable import make_folder
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.snapshots.cancelling import Cancelling
+from pondkeeper.snapshots.changes import ChangesNoted
 from pondkeeper.snapshots.contents import Contents
 from pondkeeper.snapshots.difference import Copied, bring_up
 from pondkeeper.snapshots.folders import COPIER_LOCK, remove_leftovers, version_folder
@@ -43,6 +44,7 @@ class Copier:
         self.source = Source(source)
         self._cancelling = cancelling
         self._observed: Observation | None = None
+        self._changes = ChangesNoted()
         self._unsynced: tuple[Path, list[Path]] | None = None
         with disk_errors():
             make_folder(snapshots)
@@ -65,7 +67,7 @@ class Copier:
             manifest = self._published_already(version)
             if manifest is None:
                 target, now, copied = self._copy(compare)
-                manifest = describe(version, now, copied, self._size_bytes(now))
+                manifest = describe(version, now, copied, self._size_bytes(now), self._changes)
                 self._show(target, now, manifest)
         path = version_folder(self._shelf.snapshots, version) / self.source.path.name
         point_links(links, path)
@@ -118,7 +120,9 @@ class Copier:
     def _observe(self, compare: bool) -> Observation:
         """Look at the source, and note in every copy what it lacks now."""
         now = self.source.observe()
-        self._shelf.note(None if compare else written_between(self._observed, now))
+        written = None if compare else written_between(self._observed, now)
+        self._shelf.note(written)
+        self._changes.note(written)
         self._observed = now
         return now
 
@@ -133,6 +137,7 @@ class Copier:
         else:
             target.contents.settle()
         self._shelf.add(manifest.version, target.contents)
+        self._changes.settle(manifest.version)
 
     def _size_bytes(self, now: Observation) -> int:
         return self.source.size_bytes if now.use is None else now.headers.active.size_bytes

@@ -14,7 +14,10 @@ Method = Literal["difference", "compare", "full"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """`iteration` counts the source's checkpoints; `identity` is its random id (zeros in older storage versions)."""
+    """`iteration` counts the source's checkpoints; `identity` is its random id (zeros in older storage versions).
+
+    `changed`: ranges of blocks that may differ from version `changed_since`; None when any may. See `changes.py`.
+    """
 
     version: int
     created_at: str
@@ -27,6 +30,9 @@ class Manifest:
     storage_version: int
     library_version: str
     identity: str
+    block_size_bytes: int = 0
+    changed_since: int | None = None
+    changed: list[tuple[int, int]] | None = None
 
     def encode(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(asdict(self)), indent=2) + b"\n"

@@ -4,7 +4,7 @@ Messages in, answers out, one at a time:
 
     {"op": "publish", "version", "source", "snapshots", "links", "keep", "compare"?}
         → {"op": "published", "version", "path", "size_bytes", "blocks", "blocks_copied", "bytes_copied", "method",
-           "created_at", "elapsed_ms", "retired"}
+           "created_at", "block_size_bytes", "changed_since", "changed", "elapsed_ms", "retired"}
     {"op": "retire", "source", "snapshots", "keep"}  → {"op": "retired", "retired"}
     {"op": "verify", "path"}            → {"op": "verified", "blocks", "blocks_used", "damaged", "elapsed_ms"}
     {"op": "forget", "snapshots"}       → {"op": "forgotten"}
@@ -192,6 +192,9 @@ def _published(published: Published) -> Message:
         "bytes_copied": manifest.bytes_copied,
         "method": manifest.method,
         "created_at": manifest.created_at,
+        "block_size_bytes": manifest.block_size_bytes,
+        "changed_since": manifest.changed_since,
+        "changed": manifest.changed,
         "elapsed_ms": published.elapsed_ms,
         "retired": published.retired,
     }

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from pondkeeper.files.durable import make_folder, sync_folder
+from pondkeeper.snapshots.changes import ChangesNoted
 from pondkeeper.snapshots.difference import Copied
 from pondkeeper.snapshots.folders import SNAPSHOT_MODE, version_folder
 from pondkeeper.snapshots.manifest import MANIFEST_NAME, Manifest
@@ -57,7 +58,7 @@ def _points_at(link: Path, file: Path) -> bool:
     return link.is_symlink() and str(link.readlink()) == os.path.relpath(file, link.parent)
 
 
-def describe(version: int, now: Observation, copied: Copied, size_bytes: int) -> Manifest:
+def describe(version: int, now: Observation, copied: Copied, size_bytes: int, changes: ChangesNoted) -> Manifest:
     """The manifest of a snapshot that is being published now."""
     moment = dt.datetime.now(dt.UTC)
     return Manifest(
@@ -72,4 +73,7 @@ def describe(version: int, now: Observation, copied: Copied, size_bytes: int) ->
         storage_version=now.headers.storage_version,
         library_version=now.headers.library_version,
         identity=now.headers.identity.hex(),
+        block_size_bytes=now.block_size_bytes,
+        changed_since=changes.since,
+        changed=changes.ranges,
     )
