@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from pondkeeper.errors import DatabaseBusy
+from pondkeeper.files import swapping
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile, is_flocked
 from pondkeeper.files.paths import DatabasePaths
@@ -89,6 +90,7 @@ class Lease:
                     tell_at = now + TELL_EVERY_S
                 time.sleep(min(POLL_S * max(1, ahead), LONGEST_POLL_S))
             self._sign()
+            self._finish_swap()
         finally:
             ticket.drop()
 
@@ -108,6 +110,14 @@ class Lease:
             max_hold_s=self._max_hold_s,
         )
         write_atomic(self._paths.lease_json, msgspec.json.encode(asdict(holder)))
+
+    def _finish_swap(self) -> None:
+        """Nobody opens a file whose replacement a dead process has begun and not ended."""
+        try:
+            swapping.finish(self._paths)
+        except BaseException:  # Why: whatever keeps it from being ended, a lease that is not used must not be held.
+            self.release()
+            raise
 
     def release(self, *, from_all: bool = False) -> None:
         """Give the lease back; safe to call when it is not held.
