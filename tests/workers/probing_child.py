@@ -42,6 +42,16 @@ def _ptrace(pid: str) -> None:
         raise OSError(ctypes.get_errno(), "ptrace")
 
 
+def _connect(port: str) -> None:
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=10):
+        pass
+
+
+def _listen(_: str) -> None:
+    with socket.socket() as listening:
+        listening.listen(1)
+
+
 ATTEMPTS: dict[str, Callable[[str], Any]] = {
     "read": lambda path: Path(path).read_bytes(),
     "list": os.listdir,
@@ -53,6 +63,8 @@ ATTEMPTS: dict[str, Callable[[str], Any]] = {
     "udp": lambda _: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close(),
     "unix": lambda _: socket.socket(socket.AF_UNIX).close(),
     "netlink": lambda _: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close(),
+    "connect": _connect,
+    "listen": _listen,
     "fork": _fork,
     "run": lambda _: os.execv("/bin/true", ["true"]),
     "signal": lambda pid: os.kill(int(pid), 0),

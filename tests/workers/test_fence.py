@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -104,6 +105,17 @@ async def test_no_network_no_process_no_other_process(probing: Probe) -> None:
     assert await probing(Fence(), *attempts, mode="off") == ["done"] * len(attempts)
 
 
+async def test_a_child_that_may_connect_asks_others_and_nobody_asks_it(probing: Probe) -> None:
+    """What fetches from other machines connects, and reads whom to trust; it neither listens nor reaches local sockets."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        attempts = [("connect", port), ("udp", ""), ("read", "/etc/hosts")]
+        assert await probing(Fence(may_connect=True), *attempts) == ["done"] * len(attempts)
+        assert set(await probing(Fence(), *attempts)) <= REFUSED
+        refused = [(name, port) for name in ("listen", "unix", "fork", "limit")]
+        assert set(await probing(Fence(may_connect=True), *refused, ("read", "/etc/passwd"))) <= REFUSED
+
+
 async def test_the_keepers_environment_is_not_in_the_child_at_all(
     probing: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +160,10 @@ def test_every_version_of_landlock_handles_what_it_knows() -> None:
 def test_the_filter_fits_the_kernel() -> None:
     """At most 4096 steps, each jump inside the program; the refused calls are in no group twice."""
     for column, architecture in ((0, 0xC000003E), (1, 0xC00000B7)):
-        code = seccomp.assembled(column, architecture, may_touch=False)
-        assert len(code) % 8 == 0
-        assert len(code) // 8 < 1000
+        for may_connect in (False, True):
+            code = seccomp.assembled(column, architecture, may_touch=False, may_connect=may_connect)
+            assert len(code) % 8 == 0
+            assert len(code) // 8 < 1000
 
 
 def test_no_thread_is_left_by_trying() -> None:

@@ -62,12 +62,14 @@ def set_name(name: str) -> None:
 class Fence:
     """What a child may open beside the libraries: these files, and these folders with all that is below them.
 
-    `may_touch`: whether it may change modes, owners and times of files, which no folder can confine.
+    `may_touch`: whether it may change modes, owners and times of files, which no folder can confine. `may_connect`:
+    whether it may ask other machines: only what runs no SQL may.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     may_touch: bool = False
+    may_connect: bool = False
 
     def with_own(self, folder: Path) -> Fence:
         """The same, with a folder of the child's own."""
@@ -92,9 +94,15 @@ def forgo_privileges() -> None:
 def close(fence: Fence, libraries: tuple[str, ...], walls: Collection[str]) -> None:
     """Put up the kernel's walls of these names (see `walls.py`): last of all, since nothing gets out afterwards."""
     if "files" in walls:
-        landlock.restrict((*libraries, *fence.read), (*_DEVICES, *fence.write))
+        read = (*libraries, *fence.read, *(_NETWORK_FILES if fence.may_connect else ()))
+        landlock.restrict(read, (*_DEVICES, *fence.write), may_connect=fence.may_connect)
     if "calls" in walls:
-        seccomp.filter_calls(may_touch=fence.may_touch)
+        seccomp.filter_calls(may_touch=fence.may_touch, may_connect=fence.may_connect)
 
 
 _DEVICES = ("/dev/null",)
+# What the resolver and TLS read: names, addresses, and whom to trust.
+_NETWORK_FILES = (
+    *("/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
+    *("/run/systemd/resolve", "/run/resolvconf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates"),
+)

@@ -54,6 +54,7 @@ _SINCE: Final = {2: Right.REFER, 3: Right.TRUNCATE, 5: Right.IOCTL_DEV}
 _TCP_SINCE: Final = 4
 _SCOPES_SINCE: Final = 6
 _TCP: Final = 0b11  # bind, connect
+_TCP_BIND: Final = 0b01
 _SCOPES: Final = 0b11  # abstract Unix sockets, signals
 
 
@@ -76,14 +77,15 @@ def has_tcp(offered: int) -> bool:
     return offered >= _TCP_SINCE
 
 
-def restrict(read: Iterable[str], write: Iterable[str]) -> None:
+def restrict(read: Iterable[str], write: Iterable[str], *, may_connect: bool = False) -> None:
     """Give up all files but those at or below these paths; what does not exist, or cannot be reached, is left out. Raises OSError.
 
     Nothing may be executed from anywhere. Takes effect for this thread and the threads that it starts.
     """
     offered = version()
     judged = handled(offered)
-    attributes = _Ruleset(judged, _TCP if has_tcp(offered) else 0, _SCOPES if offered >= _SCOPES_SINCE else 0)
+    tcp = _TCP_BIND if may_connect else _TCP
+    attributes = _Ruleset(judged, tcp if has_tcp(offered) else 0, _SCOPES if offered >= _SCOPES_SINCE else 0)
     size_bytes = 24 if offered >= _SCOPES_SINCE else 16 if has_tcp(offered) else 8
     ruleset = _call(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size_bytes), 0)
     try:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import platform
+import socket
 import struct
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -52,13 +53,15 @@ def is_known_here() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def filter_calls(*, may_touch: bool) -> None:
-    """Refuse the calls from now on, for ever (EPERM). `may_touch`: modes, owners and times of files may be changed.
+def filter_calls(*, may_touch: bool, may_connect: bool = False) -> None:
+    """Refuse the calls from now on, for ever (EPERM). `may_touch`: modes, owners and times of files may be changed;
+    `may_connect`: sockets may be made and connected, never listened on.
 
     Needs "no new privileges". Takes effect for this thread and the threads that it starts. Raises OSError.
     """
     column, architecture, own_number = _ARCHITECTURES[platform.machine()]
-    code = assembled(column, architecture, may_touch=may_touch).replace(_OWN_PID, struct.pack("=I", os.getpid()))
+    code = assembled(column, architecture, may_touch=may_touch, may_connect=may_connect)
+    code = code.replace(_OWN_PID, struct.pack("=I", os.getpid()))
     program = _Program(len(code) // 8, code)
     if _libc.syscall(own_number, _SET_MODE_FILTER, _SPEC_ALLOW, ctypes.byref(program)) != 0:
         error = ctypes.get_errno()
@@ -73,19 +76,19 @@ def prepare() -> None:
 
 
 @cache
-def assembled(column: int, architecture: int, *, may_touch: bool) -> bytes:
+def assembled(column: int, architecture: int, *, may_touch: bool, may_connect: bool = False) -> bytes:
     """The program, with `_OWN_PID` in the places of the process's number."""
-    return b"".join(_program(column, architecture, may_touch=may_touch))
+    return b"".join(_program(column, architecture, _refused(column, may_touch, may_connect)))
 
 
-def _program(column: int, architecture: int, *, may_touch: bool) -> Iterator[bytes]:
+def _program(column: int, architecture: int, refused: set[int]) -> Iterator[bytes]:
     yield _step(_LOAD, _AT_ARCHITECTURE)
     yield _step(_JUMP_EQUAL, architecture, if_true=1)
     yield _step(_RETURN, _KILL_PROCESS)
     yield _step(_LOAD, _AT_NUMBER)
     yield _step(_JUMP_GREATER, syscalls.NEWEST_JUDGED, if_false=1)
     yield _step(_RETURN, _UNKNOWN)
-    for first, last in _ranges(_refused(column, may_touch=may_touch)):
+    for first, last in _ranges(refused):
         yield _step(_JUMP_AT_LEAST, first, if_false=2)
         yield _step(_JUMP_GREATER, last, if_true=1)
         yield _step(_RETURN, _REFUSE)
@@ -94,9 +97,12 @@ def _program(column: int, architecture: int, *, may_touch: bool) -> Iterator[byt
 
 
 def _judged_by_arguments(numbers: dict[str, int | None]) -> Iterator[bytes]:
-    """Threads, but no processes; signals to itself; limits to be read, not to be set."""
+    """No socket of this machine's own; threads, but no processes; signals to itself; limits to be read, not to be set."""
     # Why ENOSYS: its flags are behind a pointer, which no filter can follow; glibc then takes `clone`.
     yield from _when(numbers["clone3"], [_step(_RETURN, _UNKNOWN)])
+    # Why: the control socket of the keeper trusts whoever is of its own user; Landlock does not judge connecting to it.
+    is_unix = [_step(_LOAD, _AT_ARGUMENTS), _step(_JUMP_EQUAL, socket.AF_UNIX, if_false=1)]
+    yield from _when(numbers["socket"], [*is_unix, _step(_RETURN, _REFUSE), _step(_RETURN, _ALLOW)])
     bits = [_step(_LOAD, _AT_ARGUMENTS), _step(_JUMP_BITS, _CLONE_THREAD, if_false=1)]
     yield from _when(numbers["clone"], [*bits, _step(_RETURN, _ALLOW), _step(_RETURN, _REFUSE)])
     itself = [_step(_LOAD, _AT_ARGUMENTS), _step(_JUMP_EQUAL, _PLACE_OF_PID, if_false=1)]
@@ -114,8 +120,9 @@ def _when(number: int | None, steps: list[bytes]) -> Iterator[bytes]:
     yield from steps
 
 
-def _refused(column: int, *, may_touch: bool) -> set[int]:
-    groups = [syscalls.NETWORK, syscalls.PROCESSES, syscalls.IDENTITY, syscalls.KERNEL, syscalls.SHARED]
+def _refused(column: int, may_touch: bool, may_connect: bool) -> set[int]:
+    network = {name: both for name, both in syscalls.NETWORK.items() if not (may_connect and name in syscalls.CONNECTING)}
+    groups = [network, syscalls.PROCESSES, syscalls.IDENTITY, syscalls.KERNEL, syscalls.SHARED]
     if not may_touch:
         groups.append(syscalls.TOUCHING)
     numbers = (both[column] for group in groups for both in group.values())

@@ -15,6 +15,9 @@ NETWORK: Final[dict[str, _Numbers]] = {
 # fmt: on
 """No socket but the inherited ones; io_uring would be a second way to all of it."""
 
+CONNECTING: Final = frozenset({"socket", "socketpair", "connect", "bind"})
+"""What of it a child needs that asks other machines. Why bind: the resolver does so before it asks the kernel for addresses."""
+
 # fmt: off
 PROCESSES: Final[dict[str, _Numbers]] = {
     "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "ptrace": (101, 117),
@@ -76,6 +79,7 @@ TOUCHING: Final[dict[str, _Numbers]] = {
 """What Landlock does not judge: modes, owners, times and attributes of files, and who opens them."""
 
 JUDGED_BY_ARGUMENTS: Final[dict[str, _Numbers]] = {
+    "socket": (41, 198),
     "clone": (56, 220),
     "clone3": (435, 435),
     "kill": (62, 129),
