@@ -80,6 +80,8 @@ class Served:
     def client(self, token: str | None = "", **options: Any) -> httpx.Client:
         """A client with the admin key, another one, or (None) without any."""
         headers = {} if token is None else {"Authorization": f"Bearer {token or self.token}"}
+        # Why no `verify` where nothing is verified: it reads all certificates for each client, which takes longer than most tests.
+        options = {"verify": bool(self.settings.server.tls_cert)} | options
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=15, **options)
 
     def connect(self, timeout_s: float = 10.0) -> socket.socket:

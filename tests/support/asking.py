@@ -39,7 +39,7 @@ class Asked:
     def is_done(self) -> bool:
         return not self._thread.is_alive()
 
-    def outcome(self, timeout_s: float = 30.0) -> Answered:
+    def outcome(self, timeout_s: float = 60.0) -> Answered:
         self._thread.join(timeout_s)
         assert self.is_done(), f"no answer within {timeout_s} s"
         return self._outcome
