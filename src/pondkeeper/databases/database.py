@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from pondkeeper.databases.archiving import Archiving, Publication
 from pondkeeper.databases.describing import Counters, Published, describe, describe_line
 from pondkeeper.databases.eye import Eye, Seen
 from pondkeeper.databases.ingesting import Ingests, Surroundings
@@ -64,6 +64,7 @@ class Database:
         copier: CopierDesk,
         running: RunningQueries,
         stagers: StagingDesk,
+        archiving: Archiving,
     ) -> None:
         self.name = paths.name
         self.paths = paths
@@ -72,6 +73,7 @@ class Database:
         self._template = template
         self._pool = pool
         self._copier = copier
+        self._archiving = archiving
         self._running = running
         self._waiters = Waiters()
         self._published_at = time.monotonic()
@@ -98,6 +100,7 @@ class Database:
         newest = await asyncio.to_thread(self._prepare)
         if newest is not None:
             self._serve(newest)
+            self._archiving.published(self.name, Publication(newest.version, newest.path, newest.created_at))
         published = newest.version if newest else None
         self._queue = self._make_queue(self._remembered.first_version(published, has_past=self._has_past))
         self._queue.start()
@@ -332,10 +335,8 @@ class Database:
         report = await self._copier.publish(self.paths, version, keep, compare=self.queue.desk.others_changed_it)
         self.queue.desk.others_changed_it = False
         self.counters.published(report["bytes_copied"], report["elapsed_ms"])
-        created_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        fields = ("size_bytes", "blocks", "blocks_copied", "bytes_copied", "method", "elapsed_ms")
-        details = {name: report[name] for name in fields}
-        self._serve(SnapshotInfo(version, report["path"], created_at, **details))
+        self._serve(SnapshotInfo.of_report(report))
+        self._archiving.published(self.name, Publication.of_report(report))
 
     def _serve(self, snapshot: SnapshotInfo) -> None:
         self.newest = snapshot
@@ -380,7 +381,8 @@ class Database:
         desk = self._queue.desk if self._queue is not None else None
         line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
         spool = self.spooling.describe()
-        return describe(self.name, published, self._eye.sight, desk, line, self.problem()) | {"spool": spool}
+        beside = {"spool": spool, "archive": self._archiving.status(self.name)}
+        return describe(self.name, published, self._eye.sight, desk, line, self.problem()) | beside
 
     def timings(self) -> dict[str, dict[str, Timings]]:
         """How long was waited for a turn, and how long the lease was held, by whom; since the keeper started."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from pondkeeper.databases.archiving import MakeArchiving, NoArchive
 from pondkeeper.databases.arrivals import Arrivals
 from pondkeeper.databases.database import Database
 from pondkeeper.databases.fencing import folders, of_copier, of_readers, of_stagers
@@ -58,7 +59,13 @@ def database_files(path: Path) -> list[Path]:
 class Registry:
     """The databases by name, with the template and the readers that they share."""
 
-    def __init__(self, files: Iterable[Path], home: Home, settings: Settings) -> None:
+    def __init__(
+        self,
+        files: Iterable[Path],
+        home: Home,
+        settings: Settings,
+        make_archiving: MakeArchiving = lambda template: NoArchive(),
+    ) -> None:
         self.home = home
         self.on_added: Callable[[], Awaitable[object]] | None = None
         self.running = RunningQueries()
@@ -68,6 +75,7 @@ class Registry:
         self.pool = Pool(self._template, _pool_limits(settings), home.temp, of_readers(paths))
         self._copier = CopierDesk(self._template, of_copier)
         self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp, of_stagers(paths))
+        self.archiving = make_archiving(self._template)
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
         self._tasks = SideTasks()
@@ -76,7 +84,7 @@ class Registry:
 
     def _made(self, paths: DatabasePaths) -> Database:
         return Database(
-            paths, self._settings, self._template, self.pool, self._copier, self.running, self._stagers
+            paths, self._settings, self._template, self.pool, self._copier, self.running, self._stagers, self.archiving
         )
 
     # Life
@@ -85,6 +93,7 @@ class Registry:
         """Claim every database, fork the readers, begin to serve. Raises KeeperRunning, DatabaseReadOnly, FenceMissing or EngineUnjudged."""
         await asyncio.to_thread(self._claim)
         try:
+            await self.archiving.start([database.paths for database in self.all()])
             judging = judge_engine(self._template, self._settings.fence.mode)
             await asyncio.gather(judging, self.pool.start(), *(database.start() for database in self.all()))
         except BaseException:  # Why: a start that failed must leave no children and no claims behind.
@@ -113,6 +122,7 @@ class Registry:
             # Why before it is served: children are let into the folders that there were when they were forked.
             self._stagers.renew(of_stagers(everybody))
             await self.pool.renew(of_readers(everybody))
+            await self.archiving.start([*(each.paths for each in self.all()), paths])
             await database.start()
             # Why served only then: until its first snapshot it would make the whole keeper look as if it were starting.
             await database.is_judged_within(FIRST_SNAPSHOT_S)
@@ -140,6 +150,7 @@ class Registry:
         await self.pool.stop()
         await self._copier.stop()
         await self._stagers.stop()
+        await self.archiving.stop(grace_s)
         await self._template.stop()
         for claim in self._claims:
             claim.release()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -168,3 +168,8 @@ class SnapshotInfo:
     bytes_copied: int = 0
     method: str = ""
     elapsed_ms: float = 0.0
+
+    @classmethod
+    def of_report(cls, report: dict[str, Any]) -> SnapshotInfo:
+        """What the copier said of it."""
+        return cls(**{field.name: report[field.name] for field in fields(cls)})
