@@ -7,6 +7,7 @@
     │   ├── DatabaseNotFound  QueryNotFound  KeyNotFound  KeyNameTaken  SnapshotNotFound
     │   ├── TicketNotFound  TicketNotWaiting
     │   ├── TableNotFound  BodyInvalid  ColumnsDiffer  RowsInvalid  TableChanged  PartsApplied  RejectsNotFound
+    │   ├── VersionNotArchived  ArchiveConflict  ArchiveKeyInvalid
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
@@ -14,6 +15,7 @@
     ├── QueryCancelled            somebody asked for it
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
     │   ├── DatabaseBusy  DatabaseMissing  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
+    │   ├── ArchiveUnavailable  ArchiveBusy  ArchiveDamaged  ObjectMissing
     │   └── DiskFull  SpoolUnavailable
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
@@ -210,6 +212,14 @@ class TableChanged(RequestRefused):
     default_remedy = "Send it again when nobody alters the table."
 
 
+class RowsBroken(RequestRefused):
+    """Rows break constraints of their table, and others again and again when they were left out."""
+
+    code = "rows_broken"
+    http_status = 409
+    default_remedy = "Send it again when fewer programs write the same keys; the keeper leaves such rows out by itself."
+
+
 class PartsApplied(RequestRefused):
     """Some of the accepted ingests that were to be loaded together are in the database already."""
 
@@ -256,6 +266,29 @@ class SnapshotNotFound(RequestRefused):
     code = "snapshot_not_found"
     http_status = 404
     default_remedy = "`pondkeeper snapshot list` shows those that exist; `pondkeeper snapshot take` makes one."
+
+
+class VersionNotArchived(RequestRefused):
+    """The archive has no such version of this database."""
+
+    code = "version_not_archived"
+    http_status = 404
+    default_remedy = "`pondkeeper backup list` shows those that there are."
+
+
+class ArchiveConflict(RequestRefused):
+    """The archive has another history of a database of that name."""
+
+    code = "archive_conflict"
+    http_status = 409
+    default_remedy = "Archive into another folder or prefix (`archive.to`): two keepers must not write the history of one name."
+
+
+class ArchiveKeyInvalid(RequestRefused):
+    """The archive's key is not one, or not the one that it was encrypted with."""
+
+    code = "archive_key_invalid"
+    default_remedy = "`archive.key_file` names a file of 64 hexadecimal digits: the ones that the archive was begun with."
 
 
 class HttpInvalid(RequestRefused):
@@ -499,6 +532,33 @@ class SpoolUnavailable(DatabaseUnavailable):
 
     code = "spool_unavailable"
     default_remedy = "Look into the keeper's log for the file or the disk that failed; ingests with `wait=commit` are not affected."
+
+
+class ArchiveUnavailable(DatabaseUnavailable):
+    """The archive cannot be reached, or refuses; the databases are not affected."""
+
+    code = "archive_unavailable"
+    default_remedy = "See that its folder or bucket is there and may be used; what was missed is archived when it is back."
+
+
+class ArchiveBusy(DatabaseUnavailable):
+    """Somebody else works on the archive in a way that excludes this."""
+
+    code = "archive_busy"
+    default_remedy = "Try again when the other `backup` command has ended."
+
+
+class ArchiveDamaged(DatabaseUnavailable):
+    """Something in the archive is not what was put there."""
+
+    code = "archive_damaged"
+    default_remedy = "`pondkeeper backup verify` names the versions that it belongs to; take another version, or a copy of the archive."
+
+
+class ObjectMissing(ArchiveDamaged):
+    """Something that the archive refers to is not there."""
+
+    code = "object_missing"
 
 
 class WorkerDied(PondkeeperError):

@@ -1,0 +1,1 @@
+"""Content-addressed history of snapshots: backups, points in time, what replicas fetch."""

@@ -1,0 +1,111 @@
+"""A file out of the archive: blocks fetched by several threads at once, each proved before it is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pondkeeper.archive.names import block_name
+from pondkeeper.archive.sealing import Sealer
+from pondkeeper.archive.store.protocol import Fetching
+from pondkeeper.archive.tree import Tree, block_span
+from pondkeeper.errors import ArchiveDamaged
+from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
+
+Progress = Callable[[int, int], None]
+"""Told of the blocks done and of all that are to be done."""
+
+_THREADS = max(4, min(16, 2 * (os.cpu_count() or 2)))
+PARTIAL_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """`blocks_kept` were there already, from an attempt that was interrupted, or from an older version."""
+
+    blocks_fetched: int
+    blocks_kept: int
+    bytes_fetched: int
+
+
+def assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progress: Progress | None = None) -> Assembled:
+    """Make the file of a tree at `target`, which must not be there: whole and durable, or not at all.
+
+    An attempt that was interrupted leaves `target` + `.partial`; the next one proves what is there and fetches the rest.
+    """
+    if target.exists():
+        raise FileExistsError(target)
+    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        have = _present(descriptor, tree, sealer)
+        os.ftruncate(descriptor, tree.size_bytes)
+        missing = [block for block in range(len(tree)) if block not in have]
+        fetched = fetch_blocks(store, sealer, tree, missing, descriptor, progress)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.link(partial, target)  # Why not rename: it would replace a file that somebody has made there meanwhile.
+    partial.unlink()
+    sync_folder(target.parent)
+    return Assembled(len(missing), len(have), fetched)
+
+
+def fetch_blocks(
+    store: Fetching,
+    sealer: Sealer,
+    tree: Tree,
+    blocks: Iterable[int],
+    descriptor: int,
+    progress: Progress | None = None,
+) -> int:
+    """Write these blocks of the tree into an open file, each proved first; the bytes fetched. Nothing is flushed.
+
+    For a file that is brought from one version to another: `tree.differing(its_tree)`, then set its length.
+    """
+    wanted = list(blocks)
+
+    def fetch(block: int) -> int:
+        digest = tree.digest(block)
+        sealed = store.get(block_name(digest))
+        contents = sealer.open(sealed, digest)
+        start, length = block_span(block, tree.size_bytes)
+        if len(contents) != length:
+            raise ArchiveDamaged(object=digest.hex())
+        _write(descriptor, contents, start)
+        return len(sealed)
+
+    total = 0
+    with ThreadPoolExecutor(_THREADS) as threads:
+        try:
+            for done, count in enumerate(threads.map(fetch, wanted), 1):
+                total += count
+                if progress is not None:
+                    progress(done, len(wanted))
+        except BaseException:  # Why: whatever ended it, what is still queued must not be fetched first.
+            threads.shutdown(wait=True, cancel_futures=True)
+            raise
+    return total
+
+
+def _present(descriptor: int, tree: Tree, sealer: Sealer) -> set[int]:
+    """The blocks that an earlier attempt has left in the file, right to the last bit."""
+    there = os.fstat(descriptor).st_size
+    found: set[int] = set()
+    for block in range(len(tree)):
+        start, length = block_span(block, tree.size_bytes)
+        if start + length > there:
+            break
+        if sealer.digest(os.pread(descriptor, length, start)) == tree.digest(block):
+            found.add(block)
+    return found
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
