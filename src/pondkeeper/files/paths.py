@@ -58,6 +58,16 @@ class Home:
         return self.root / "audit"
 
     @property
+    def archive(self) -> Path:
+        """Where `pondkeeper backup now` writes when no other place is named."""
+        return self.root / "archive"
+
+    @property
+    def archive_json(self) -> Path:
+        """Where the archive of the keeper that ran last is, for commands without one."""
+        return self.root / "archive.json"
+
+    @property
     def temp(self) -> Path:
         """Temp folders of the children, one each; emptied when a keeper starts."""
         return self.root / "temp"
@@ -113,12 +123,32 @@ class DatabasePaths:
         return self.turn / "tickets"
 
     @property
+    def preimage(self) -> Path:
+        """What the next checkpoint rewrites in place, where no snapshot has it."""
+        return self.turn / "preimage"
+
+    @property
+    def cut_wal(self) -> Path:
+        """The last WAL whose torn end was cut off, as it was."""
+        return self.turn / "cut.wal"
+
+    @property
     def folder(self) -> Path:
         return self.home / "databases" / self.name
 
     @property
     def snapshots(self) -> Path:
         return self.folder / "snapshots"
+
+    @property
+    def lineage_json(self) -> Path:
+        """Which unbroken history the versions of this database belong to."""
+        return self.folder / "lineage.json"
+
+    @property
+    def archived_json(self) -> Path:
+        """What is known of the archived versions: when one was last verified."""
+        return self.folder / "archived.json"
 
     @property
     def spool(self) -> Path:

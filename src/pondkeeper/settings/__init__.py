@@ -9,6 +9,7 @@ from pondkeeper.settings.leaves import Leaf, leaves
 from pondkeeper.settings.machine import Machine, this_machine
 from pondkeeper.settings.resolving import Description, describe, resolve
 from pondkeeper.settings.tree import (
+    ArchiveSettings,
     AuditSettings,
     FenceSettings,
     IngestSettings,
@@ -24,6 +25,7 @@ from pondkeeper.settings.tree import (
 )
 
 __all__ = [
+    "ArchiveSettings",
     "AuditSettings",
     "Description",
     "FenceSettings",

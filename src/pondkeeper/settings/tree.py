@@ -276,6 +276,51 @@ class SnapshotSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """The archive: every version kept, each block once, so that every second can be restored."""
+
+    to: str = setting(
+        "",
+        "Where versions are archived: a folder (its absolute path) or `s3://bucket/prefix`. Empty archives nothing by "
+        "itself; `pondkeeper backup now` then writes into `archive/` of the home.",
+    )
+    key_file: str = setting(
+        "", "File with the key that the archive is encrypted with: 64 hexadecimal digits, mode 0600. Empty encrypts nothing."
+    )
+    interval_s: float = setting(
+        1.0,
+        "A database is archived at most this often, and then its newest version: how fine the points in time are.",
+        unit="s",
+        minimum=0.1,
+        maximum=DAY_S,
+    )
+    max_lag_s: float = setting(
+        60.0,
+        "How long a published version may wait for the archive before that is an alarm: in log, status, metrics, events.",
+        unit="s",
+        minimum=1,
+        maximum=400 * DAY_S,
+    )
+    keep_all_s: float = setting(DAY_S, "How long every version is kept.", unit="s", minimum=0, maximum=100 * 400 * DAY_S)
+    keep_hourly_s: float = setting(
+        7 * DAY_S, "How long the last version of each hour is kept.", unit="s", minimum=0, maximum=100 * 400 * DAY_S
+    )
+    keep_daily_s: float = setting(
+        30 * DAY_S, "How long the last version of each day (UTC) is kept.", unit="s", minimum=0, maximum=100 * 400 * DAY_S
+    )
+    prune_every_s: float = setting(
+        21_600.0, "How often what need not be kept is removed; 0 only when asked to.", unit="s", minimum=0, maximum=400 * DAY_S
+    )
+    verify_every_s: float = setting(
+        DAY_S,
+        "How often the newest version of each database is restored and checked; 0 only when asked to.",
+        unit="s",
+        minimum=0,
+        maximum=400 * DAY_S,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LimitSettings:
     """Limits of keys. Of those of the server, a role, a database and the key itself, the tightest wins."""
 
@@ -383,6 +428,7 @@ class Settings:
     ingest: IngestSettings = field(default_factory=IngestSettings)
     spool: SpoolSettings = field(default_factory=SpoolSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
+    archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     fence: FenceSettings = field(default_factory=FenceSettings)
