@@ -101,7 +101,7 @@ def test_a_setting_that_does_not_take_is_found_at_the_open(
     reader_config: ReaderConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The settings are read back: were a release to ignore one, no guest would be let in, and the file let go of."""
-    monkeypatch.setattr("pondkeeper.engine.opening._FENCED", {"enable_external_access": "maybe"})
+    monkeypatch.setattr("pondkeeper.engine.opening.FENCED", {"enable_external_access": "maybe"})
     with pytest.raises(PondkeeperError):
         open_snapshot(reader_config)
     monkeypatch.undo()

@@ -23,7 +23,7 @@ NEW_FILE_STORAGE_VERSION: Final = "v1.5.0"
 
 _NEVER: Final = 2**63 - 1
 
-_FENCED: Final[dict[str, str]] = {
+FENCED: Final[dict[str, str]] = {
     "enable_external_access": "false",
     "allow_community_extensions": "false",
     "allow_unsigned_extensions": "false",
@@ -104,7 +104,7 @@ def open_database(config: WriterConfig) -> duckdb.DuckDBPyConnection:
 def _options(config: ReaderConfig | WriterConfig) -> dict[str, str | bool | int | float | list[str]]:
     """What must be said at the connect, because an instance takes it only there or opens the file by it."""
     return {
-        **_FENCED,
+        **FENCED,
         "memory_limit": f"{config.memory_limit_bytes}B",
         "threads": str(config.threads),
         # Trap: readers of one file share `<file>.tmp` by default, and on 1.5 spilling at the same time crashes them.
@@ -148,7 +148,7 @@ def _lock_down(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | Wri
 def _check(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | WriterConfig) -> None:
     """Read back what keeps guests out; anything else than what was asked for is refused."""
     wanted = {
-        **_FENCED,
+        **FENCED,
         "enable_progress_bar": "false",
         "lock_configuration": "true",
         "TimeZone": "UTC",
