@@ -16,7 +16,7 @@ from tests.support.asking import Asked, ask, code_of
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import RUNAWAY, mapped_files
 
-SLOW_S = 0.5  # an order of magnitude above what is promised, on a machine that runs other tests as well
+SLOW_S = 2.0  # far above what is promised: two lanes of CI share two cores; what holds the loop up here does it for longer
 LONG_WRITE = "INSERT INTO t SELECT a.range FROM range(100000) a, range(100000) b, range(100000) c WHERE a.range + b.range + c.range < 0"
 ENGINES = ("duckdb", "pyarrow", "arrow", "numpy", "pandas")
 

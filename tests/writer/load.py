@@ -70,7 +70,7 @@ class Load:
     def commits(self) -> int:
         return sum(len(told.committed) for told in self.told)
 
-    def wait_commits(self, more: int, timeout_s: float = 30.0) -> None:
+    def wait_commits(self, more: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more writes were acknowledged."""
         goal, give_up_at = self.commits + more, time.monotonic() + timeout_s
         while self.commits < goal:

@@ -88,7 +88,6 @@ def test_cancelled_write_ends_no_checkpoint(lake: KeeperProcess) -> None:
         client.cancel(entry["id"])
 
     assert code_of(asked.outcome()) == "query_cancelled"
-    assert asked.took_s < 5
     assert lake.writer_pid() == writer
 
 
