@@ -110,9 +110,10 @@ def test_bad_rows_in_the_midst_of_many_are_refused_alone(pond: KeeperProcess, ht
         (b'[{"n": 1},\n {"n": 2}]', {"Content-Type": "application/json"}, {}, [1, 2]),
         (ndjson({"n": 1}, {"n": 1}, {"n": 2}), NDJSON, {"mode": "upsert", "key": "n"}, [1, 2]),
         (ndjson({"n": 1}, {"n": "bad"}, {"n": 2}), NDJSON, {"on_error": "reject"}, [1, 2]),
+        (ndjson({"n": 1}, {"n": 1}, {"n": 2}), NDJSON, {"on_error": "reject"}, [1, 2]),
         (ndjson(*({"n": n} for n in range(20_000))), NDJSON, {}, list(range(20_000))),
     ],
-    ids=["csv", "json", "upsert", "reject", "large"],
+    ids=["csv", "json", "upsert", "reject", "reject twins", "large"],
 )
 def test_formats_modes_and_sizes(
     pond: KeeperProcess, http: httpx.Client, body: bytes, headers: Any, parameters: Any, wanted: list[int]

@@ -159,6 +159,29 @@ def test_rejects_are_kept_and_shown(pond: KeeperProcess, client: Client) -> None
             list(client.rejects(name))
 
 
+def test_rows_that_break_constraints_are_rejects_too(pond: KeeperProcess, client: Client) -> None:
+    """Keys that the table has, twins, CHECK and foreign keys: put aside with their lines, the others committed at once."""
+    for sql in (
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY)",
+        "INSERT INTO parents VALUES (1)",
+        "CREATE TABLE strict (n INTEGER PRIMARY KEY CHECK (n < 100), parent INTEGER REFERENCES parents (id))",
+        "INSERT INTO strict VALUES (1, 1)",
+    ):
+        client.execute(sql)
+    lines = b'{"n": 1}\n{"n": 2}\n{"n": 2}\n{"n": 500}\n{"n": 4, "parent": 9}\n{"n": "x"}\n{"n": 5, "parent": 1}\n'
+
+    outcome = client.ingest("strict", lines, format="ndjson", on_error="reject")
+
+    assert (outcome.rows, outcome.rejected) == (2, 5)
+    assert outcome.rejects is not None
+    told = {row["line"]: row["faults"][0]["reason"] for row in client.rejects(outcome.rejects)}
+    parts = {1: "another row of the table", 3: "a row before it", 4: "CHECK", 5: "FOREIGN KEY", 6: "is no INTEGER"}
+    assert all(part in told[line] for line, part in parts.items()), told
+    kept = client.query("SELECT n FROM strict ORDER BY n", at_least=outcome.version, timeout_s=25)
+    assert kept.rows == [[1], [2], [5]]
+    assert not list((pond.home.root / "temp").glob("*/broken-*")), "what the writer had found was left behind"
+
+
 def test_refusals(client: Client) -> None:
     """What staging finds comes with its details, and nothing is there."""
     with pytest.raises(RowsInvalid) as bad:

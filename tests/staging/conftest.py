@@ -13,11 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pondkeeper.engine.intake.loading import Load, load
+from pondkeeper.engine.holding import HeldLock
+from pondkeeper.engine.intake.loading import Load
 from pondkeeper.engine.intake.matching import Wish
 from pondkeeper.engine.intake.shape import TableShape, table_shape
 from pondkeeper.engine.intake.staging import Job, Staged, stage
 from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION, Connection, ReaderConfig, open_scratch
+from pondkeeper.engine.writing import Judge, Transaction
+from pondkeeper.errors import RowsBroken
 
 LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -84,6 +87,7 @@ class Ground:
             str(self.rejects) if wanted.get("reject") else None,
             wanted.get("limit_bytes", LIMIT_BYTES),
             threads=2,
+            broken=wanted.get("broken", ()),
         )
         cursor = self.scratch.cursor()
         try:
@@ -106,21 +110,41 @@ class Ground:
             staged.new,
             staged.keys,
             staged.rows,
+            wanted.get("found"),
         )
         cursor = self.database.cursor()
-        cursor.begin()
+        transaction = Transaction(cursor, Judge(cursor), HeldLock(str(self.folder / "d.duckdb")))
+        transaction.begin()
         try:
-            rows = load(cursor, wish)
-            cursor.commit()
+            rows = transaction.load(wish)
+            transaction.commit(lambda: None)
+        except BaseException:
+            transaction.roll_back()
+            raise
         finally:
             cursor.close()
         return rows
 
     def ingest(self, body: bytes | str, form: str, table: str = "t", **wanted: Any) -> Staged:
         """Stage and load."""
+        if wanted.get("reject"):
+            return self._without_broken(body, form, table, wanted)
         staged = self.stage(body, form, table, **wanted)
         self.load(staged, table, **wanted)
         return staged
+
+    def _without_broken(self, body: bytes | str, form: str, table: str, wanted: dict[str, Any]) -> Staged:
+        """Again without the rows that break a constraint, as the keeper does, until the others fit."""
+        broken: tuple[str, ...] = ()
+        while True:
+            staged = self.stage(body, form, table, **wanted, broken=broken)
+            found = str(self.folder / f"broken-{len(broken)}")
+            try:
+                self.load(staged, table, **wanted, found=found)
+            except RowsBroken:
+                broken += (found,)
+            else:
+                return staged
 
 
 @pytest.fixture

@@ -17,12 +17,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pondkeeper.databases.fencing import writers_temp
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import Running, RunningQueries
 from pondkeeper.errors import (
+    DatabaseUnavailable,
     OutcomeUnknown,
     PondkeeperError,
     RequestRefused,
+    RowsBroken,
     TableChanged,
     WriteTimedOut,
 )
@@ -61,6 +64,7 @@ class _Ingest:
     deadline: float
     identity: Identity | None = None
     rejects: str | None = None
+    broken: list[str] = field(default_factory=list)
     is_loading: bool = False
     staging_s: float = 0.0
     stopped: list[PondkeeperError] = field(default_factory=list)
@@ -87,8 +91,8 @@ class Ingests:
             make_folder(folder)
         for left in paths.staging.iterdir():  # Why not the folder itself: the stagers' fence is built on it.
             shutil.rmtree(left, ignore_errors=True)
-        for body in paths.incoming.glob("*.receiving"):
-            body.unlink(missing_ok=True)
+        for left in (*paths.incoming.glob("*.receiving"), *writers_temp(paths).glob("broken-*")):
+            left.unlink(missing_ok=True)
         self._forget_old_rejects()
 
     async def run(self, request: IngestRequest) -> IngestOutcome:
@@ -135,6 +139,7 @@ class Ingests:
         async with asyncio.timeout_at(ingest.deadline):
             await self._made_ready(ingest)
             shape = await self._shape(ingest)
+        last: PondkeeperError = TableChanged()
         while asyncio.get_running_loop().time() < ingest.deadline:
             async with asyncio.timeout_at(ingest.deadline):
                 load = await self._staged(ingest, shape)
@@ -144,13 +149,17 @@ class Ingests:
                 shape = changed.details["shape"]
                 self._remember(ingest.where, shape)
                 continue
+            except RowsBroken as broken:
+                last = broken
+                await asyncio.to_thread(self._take_broken, ingest, load)
+                continue
             except OutcomeUnknown:
                 raise
             except PondkeeperError:
                 self._drop_rejects(ingest)
                 raise
             return self._outcome(ingest, load, answer)
-        raise TableChanged
+        raise last
 
     async def _made_ready(self, ingest: _Ingest) -> None:
         """Its folder, with a link to its body: whoever sent that may forget it."""
@@ -246,6 +255,7 @@ class Ingests:
             "rejects": str(ingest.folder / "rejects") if ingest.rejects else None,
             "limit_bytes": limits.staging_limit_bytes,
             "threads": limits.threads,
+            "broken": ingest.broken,
         }
         staged = await self._desk.stage(job)
         rejected = staged.pop("rejected")
@@ -253,6 +263,8 @@ class Ingests:
         if rejected and ingest.rejects:
             await asyncio.to_thread(self._keep_rejects, ingest)
         load = {name: wish[name] for name in ("shape", "mode")} | _names(request, shape) | staged
+        if ingest.rejects:
+            load["broken"] = str(writers_temp(self._around.paths) / f"broken-{secrets.token_hex(8)}")
         return {"load": load, "rejected": rejected, "parts": [asdict(part) for part in request.parts]}
 
     # Loading
@@ -326,6 +338,15 @@ class Ingests:
         with written.open("rb") as file:
             os.fsync(file.fileno())
         written.replace(self.rejects(ingest.rejects))
+
+    def _take_broken(self, ingest: _Ingest, load: dict[str, Any]) -> None:
+        """What the writer has found is taken to where a stager may read it: each of them may open only folders of its own."""
+        mine = ingest.folder / f"broken-{len(ingest.broken)}"
+        try:
+            shutil.move(load["load"]["broken"], mine)
+        except FileNotFoundError as error:
+            raise DatabaseUnavailable("What the writer has found of the rows is gone.", private=str(error)) from error
+        ingest.broken.append(str(mine))
 
     def _drop_rejects(self, ingest: _Ingest) -> None:
         if ingest.rejects and ingest.identity is None:  # Why: with a key the first ingest may have left it there.

@@ -13,10 +13,11 @@ from pondkeeper.engine.faults import translate
 from pondkeeper.engine.fusing import Kinds, RowInsert, insert_rows, row_insert
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Outcomes, Record
+from pondkeeper.engine.intake.breaking import write_broken
 from pondkeeper.engine.intake.loading import Load, load
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import WritingStatement, writing_statement
-from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled
+from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled, RowsBroken
 
 Parameters = list[Any] | dict[str, Any] | None
 _REFUSALS = ("constraint", "conflict", "primary key", "write-write")
@@ -90,11 +91,28 @@ class Transaction:
         return insert_rows(self._cursor, insert, rows, kinds)
 
     def load(self, wanted: Load) -> int:
-        """Load staged rows; how many. Raises what the engine raises, or PondkeeperError."""
+        """Load staged rows; how many. Raises what the engine raises, or PondkeeperError.
+
+        RowsBroken: some break constraints of the table, and which is written where the load says.
+        """
         if self.was_interrupted:
             raise QueryCancelled
         self._lock_on_file.doubt()
-        return load(self._cursor, wanted)
+        try:
+            return load(self._cursor, wanted)
+        except duckdb.ConstraintException:
+            if wanted.broken is not None and wanted.shape is not None:
+                self._find_broken(wanted)
+            raise
+
+    def _find_broken(self, wanted: Load) -> None:
+        """Raise RowsBroken if rows are found that break constraints; in a new transaction, since this one has failed."""
+        self.roll_back()
+        if self.was_interrupted:
+            raise QueryCancelled
+        self.begin()
+        if found := write_broken(self._cursor, wanted):
+            raise RowsBroken(count=found)
 
     def remember(self, records: Sequence[Record]) -> None:
         """Write the outcomes of writes with a key, to be committed with them. Raises PondkeeperError."""

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 import duckdb
 import msgspec
 
+from pondkeeper.engine.intake.breaking import read_broken
 from pondkeeper.engine.intake.matching import Cell, Match, cells
 from pondkeeper.engine.intake.passes import Pass
 from pondkeeper.engine.intake.sources.rows import PLACE, BadRow, Source
@@ -19,19 +20,32 @@ from pondkeeper.files.room import insist_on_room
 MOST_SHOWN: Final = 10
 _SHOWN_CHARS: Final = 200
 _FETCH_ROWS: Final = 2048
+_BROKEN: Final = "__pondkeeper_broken"
 
 
 class Diagnosis:
-    """Looks for every bad row. With a path for rejects they go there; without, the refusal names the first of them."""
+    """Looks for every bad row. With a path for rejects they go there; without, the refusal names the first of them.
+
+    `broken`: files that say which rows break constraints of the table; they are bad too.
+    """
 
     def __init__(
-        self, cursor: duckdb.DuckDBPyConnection, source: Source, found: Match, rejects: str | None, limit_bytes: int
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        source: Source,
+        found: Match,
+        rejects: str | None,
+        limit_bytes: int,
+        broken: Sequence[str] = (),
     ) -> None:
         self._cursor = cursor
         self._source = source
         self._match = found
         self._path = Path(rejects) if rejects else None
         self._limit_bytes = limit_bytes
+        self._has_broken = bool(broken)
+        if broken:
+            cursor.register(_BROKEN, read_broken(broken))
         self._count = 0
         self._first: list[BadRow] = []
         self._file: BinaryIO | None = None
@@ -50,7 +64,10 @@ class Diagnosis:
 
     def good(self, read: list[Cell]) -> str:
         """SQL: whether all values of a row can be read."""
-        return " AND ".join(f"NOT ({bad})" for bad in self._bads(read))
+        conditions = [f"NOT ({bad})" for bad in self._bads(read)]
+        if self._has_broken:
+            conditions.append(f'{PLACE} NOT IN (SELECT place FROM temp.main."{_BROKEN}")')
+        return " AND ".join(conditions)
 
     def _look(self) -> None:
         names = [column.name for column in self._match.columns]
@@ -59,12 +76,24 @@ class Diagnosis:
             read = cells(self._source, self._match.columns, view.types)
             bads = self._bads(read)
             shown = ", ".join(cell.shown for cell in read)
-            query = f"SELECT {PLACE}, [{', '.join(bads)}], [{shown}] FROM {view.name} WHERE {' OR '.join(bads)}"
+            query = self._query(view.name, bads, shown)
             with attempt.faults():
                 found = attempt.execute(query)
                 while rows := found.fetchmany(_FETCH_ROWS):
-                    for place, bad, values in rows:
-                        self._note(self._bad_row(place, bad, values))
+                    for place, bad, values, reasons, culprits in rows:
+                        self._note(self._bad_row(place, bad, values, list(zip(reasons or (), culprits or (), strict=True))))
+
+    def _query(self, view: str, bads: list[str], shown: str) -> str:
+        """Bad rows: place, which columns are bad, all values as text, and what the writer has found of them."""
+        is_bad = " OR ".join(bads)
+        if not self._has_broken:
+            return f"SELECT {PLACE}, [{', '.join(bads)}], [{shown}], NULL, NULL FROM {view} WHERE {is_bad}"
+        told = f'(SELECT place, list(reason) AS reasons, list(culprit) AS culprits FROM temp.main."{_BROKEN}" GROUP BY place)'
+        rows = f"(SELECT {PLACE}, [{', '.join(bads)}] AS bads, [{shown}] AS shown, {is_bad} AS is_bad FROM {view})"
+        return (
+            f"SELECT {PLACE}, bads, shown, reasons, culprits FROM {rows} LEFT JOIN {told} ON place = {PLACE}"
+            f" WHERE is_bad OR reasons IS NOT NULL ORDER BY {PLACE}"
+        )
 
     def _bads(self, read: list[Cell]) -> list[str]:
         found = []
@@ -73,14 +102,20 @@ class Diagnosis:
             found.append(f"({unreadable})" if column.target.is_nullable else f"(NOT ({cell.given}) OR TRY({cell.value}) IS NULL)")
         return found
 
-    def _bad_row(self, place: int, bad: Sequence[bool], values: Sequence[str | None]) -> BadRow:
-        faults = []
+    def _bad_row(
+        self, place: int, bad: Sequence[bool], values: Sequence[str | None], broken: Sequence[tuple[str, str | None]]
+    ) -> BadRow:
+        faults: list[dict[str, Any]] = []
         for column, is_bad, value in zip(self._match.columns, bad, values, strict=True):
             if is_bad:
                 reason = self._reason(value, column.kind.name)
                 shown = None if value is None else value[:_SHOWN_CHARS]
                 faults.append({"column": column.target.name, "reason": reason, "value": shown})
         record = {column.name: self._shown(value) for column, value in zip(self._match.columns, values, strict=True)}
+        by_target = {column.target.name: value for column, value in zip(self._match.columns, values, strict=True)}
+        for reason, culprit in broken:
+            value = by_target.get(culprit) if culprit is not None else None
+            faults.append({"column": culprit, "reason": reason, "value": None if value is None else value[:_SHOWN_CHARS]})
         return BadRow(place, faults, record)
 
     def _reason(self, value: str | None, kind: str) -> str:

@@ -28,7 +28,10 @@ _TARGET: Final = "t"
 
 @dataclass(frozen=True)
 class Load:
-    """A staged body and what it was staged for; `shape` is None where there was no table."""
+    """A staged body and what it was staged for; `shape` is None where there was no table.
+
+    `broken`: where it is to be written which rows break constraints of the table; None when one that does refuses all.
+    """
 
     schema: str
     table: str
@@ -40,6 +43,7 @@ class Load:
     new: tuple[tuple[str, str], ...]
     keys: tuple[str, ...]
     rows: int
+    broken: str | None = None
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> Load:

@@ -31,7 +31,10 @@ STAGED_NAME: Final = "staged.arrow"
 
 @dataclass(frozen=True)
 class Job:
-    """One body to be staged into `folder`; `rejects` is where bad rows go, None when there must be none."""
+    """One body to be staged into `folder`; `rejects` is where bad rows go, None when there must be none.
+
+    `broken`: what the writer has found of rows that can be read, and break constraints of the table (`breaking.py`).
+    """
 
     path: str
     format: str
@@ -42,6 +45,7 @@ class Job:
     rejects: str | None
     limit_bytes: int
     threads: int = 1
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def stage(cursor: duckdb.DuckDBPyConnection, job: Job) -> Staged:
     """Read the whole body. Raises BodyInvalid, RowsInvalid, ColumnsDiffer, TableNotFound and their like."""
     source = source_of(job)
     found = match(cursor, source, job.wish)
-    if isinstance(source, ColumnarSource):
+    if isinstance(source, ColumnarSource) and not job.broken:
         staged = _as_it_came(cursor, source, job, found)
         if staged is not None:
             return staged
@@ -146,11 +150,13 @@ class _Stager:
     def staged(self) -> Staged:
         """The rows, all of them or (with rejects) those that are good."""
         fault: Exception | None = None
+        rows, self._is_bad = 0, bool(self._job.broken)
         try:
-            rows = self._written(lambda bad: self._note_bad())
+            if not self._is_bad:
+                rows = self._written(lambda bad: self._note_bad())
         except _BAD_VALUES as error:
             _raise_if_grave(error)
-            self._is_bad, rows, fault = True, 0, error
+            self._is_bad, fault = True, error
         rejected = 0
         if self._is_bad:
             rejected = self._diagnosed(fault)
@@ -160,7 +166,7 @@ class _Stager:
 
     def _diagnosed(self, fault: Exception | None) -> int:
         """How many rows are bad, which lie in the reject file. Raises RowsInvalid where none may be."""
-        diagnosis = Diagnosis(self._cursor, self._source, self._match, self._job.rejects, self._job.limit_bytes)
+        diagnosis = Diagnosis(self._cursor, self._source, self._match, self._job.rejects, self._job.limit_bytes, self._job.broken)
         rejected = diagnosis.run()
         self._check_columns(rejected)
         if not rejected and fault is not None:  # no value was at fault, but what was to become of one
@@ -200,6 +206,8 @@ class _Stager:
             f"{convert(column.kind, f'c{place}') or f'c{place}'} AS {column.reference}"
             for place, column in enumerate(self._match.columns)
         ]
+        if self._job.rejects:  # Why: the writer names those that break constraints by their places.
+            outer.append(PLACE)
         return f"SELECT {', '.join(outer)} FROM ({rows})"
 
     def _strict(self, place: int, cell: Cell, *, checked: bool) -> str:

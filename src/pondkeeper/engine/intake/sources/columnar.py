@@ -40,7 +40,8 @@ class ColumnarSource:
         if self._schema is None:
             with self._faults():
                 self._schema = self._read_schema()
-                check_names(self._schema.names)
+                if self._verify:
+                    check_names(self._schema.names)
         return self._schema
 
     @property
