@@ -13,7 +13,7 @@ import duckdb
 from campaigns.canaries import Bait, Listener, leaks
 from campaigns.running import Stage
 from campaigns.vectors import Vector, vectors
-from pondkeeper.databases.fencing import of_readers, of_stagers, of_writer
+from pondkeeper.databases.fencing import of_reader, of_stager, of_writer
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.fence import Fence
@@ -71,8 +71,8 @@ async def _play(stage: Stage) -> None:
     bait = Bait(stage.folder / "bait", other.file, other.home / "control.db")
     other.home.joinpath("control.db").write_text(f"{'CANARY-7f3a9c'} in the control database")
     for name, fence, read_only in (
-        ("reader", of_readers([mine]), True),
-        ("stager", of_stagers([mine]), True),
+        ("reader", of_reader(mine), True),
+        ("stager", of_stager(mine), True),
         ("writer", of_writer(mine), False),
         ("none", Fence(), False),
     ):

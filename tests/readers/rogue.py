@@ -40,7 +40,20 @@ SAYS: dict[str, list[dict[str, Any] | bytes]] = {
 }
 
 
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        return type(error).__name__.encode()
+
+
 def answer(pipe: Pipe, sql: str) -> None:
-    """Answer as the SQL says, in one piece where that fits."""
+    """Answer as the SQL says, in one piece where that fits; `read PATH` says what comes of reading that file."""
+    if sql.startswith("read "):
+        read = _read(sql.removeprefix("read "))
+        said = b"".join([encode(HEAD), HEADER.pack(DATA, len(read)), read, encode(END)])
+        pipe._socket.sendall(said)
+        return
     for said in SAYS[sql]:
         pipe._socket.sendall(said if isinstance(said, bytes) else encode(said))

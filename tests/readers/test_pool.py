@@ -43,7 +43,7 @@ async def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     monkeypatch.setattr(pool_module, "ENTRY", "rogue")
     template = Template(["rogue"])
     limits = PoolLimits(2, Resources(1 << 30, 1), 1 << 30, wait_s=1.0, max_waiting=5, kill_after_s=0.1)
-    pool = Pool(template, limits, tmp_path, Fence())
+    pool = Pool(template, limits, tmp_path, {"pond": Fence()})
     await pool.start()
     yield pool
     await pool.stop()

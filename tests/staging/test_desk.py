@@ -26,10 +26,10 @@ GONE_S = 20.0
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[StagingDesk]:
-    """Two stagers at most, of 256 MiB each, that may see the test's folder."""
+    """Two stagers at most, of 256 MiB each."""
     template = Template([PRELOADING, ENTRY])
     limits = StagerLimits(count=2, memory_limit_bytes=256 * MIB, threads=2, temp_limit_bytes=256 * MIB)
-    desk = StagingDesk(template, limits, tmp_path / "temp", Fence(write=(str(tmp_path),)))
+    desk = StagingDesk(template, limits, tmp_path / "temp")
     yield desk
     await desk.stop()
     await template.stop()
@@ -54,6 +54,11 @@ def job(folder: Path, body: bytes, form: str = "ndjson", name: str = "body") -> 
     }
 
 
+async def staged(desk: StagingDesk, wanted: dict[str, Any], within: Path | None = None) -> dict[str, Any]:
+    """What came of a job, by a stager that may see the folder of its output and what is beside, or another one."""
+    return await desk.stage(wanted, Fence(write=(str(within or Path(wanted["folder"]).parent),)))
+
+
 def rows(count: int) -> bytes:
     return b"".join(b'{"n": %d, "s": "text"}\n' % n for n in range(count))
 
@@ -68,37 +73,37 @@ async def until(condition: Any, what: str) -> Any:
 
 async def test_a_stager_is_kept(desk: StagingDesk, tmp_path: Path) -> None:
     """One process serves one body after the other, and is there after an error."""
-    assert (await desk.stage(job(tmp_path, rows(10))))["rows"] == 10
+    assert (await staged(desk, job(tmp_path, rows(10))))["rows"] == 10
     (pid,) = desk.pids
     with pytest.raises(RowsInvalid):
-        await desk.stage(job(tmp_path, b'{"n": "x"}'))
-    assert (await desk.stage(job(tmp_path, as_arrow(pa.table({"n": [1], "s": ["x"]})), "arrow")))["is_as_it_came"]
+        await staged(desk, job(tmp_path, b'{"n": "x"}'))
+    assert (await staged(desk, job(tmp_path, as_arrow(pa.table({"n": [1], "s": ["x"]})), "arrow")))["is_as_it_came"]
     assert desk.pids == [pid]
 
 
 async def test_whoever_gives_up_kills_it(desk: StagingDesk, tmp_path: Path) -> None:
     """A deadline ends the process, whatever it does, and nothing of it stays."""
-    await desk.stage(job(tmp_path, rows(10)))
+    await staged(desk, job(tmp_path, rows(10)))
     (pid,) = desk.pids
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await desk.stage(job(tmp_path, rows(1_000_000)))
+            await staged(desk, job(tmp_path, rows(1_000_000)))
 
     assert pid not in desk.pids
     await until(lambda: not _exists(pid), "the end of the process")
-    assert (await desk.stage(job(tmp_path, rows(10))))["rows"] == 10
+    assert (await staged(desk, job(tmp_path, rows(10))))["rows"] == 10
 
 
 @pytest.mark.fault
 async def test_a_stager_that_is_killed(desk: StagingDesk, tmp_path: Path) -> None:
     """At work it costs its own body; idle it costs nothing."""
-    await desk.stage(job(tmp_path, rows(10)))
+    await staged(desk, job(tmp_path, rows(10)))
     (pid,) = desk.pids
     os.kill(pid, signal.SIGKILL)
-    assert (await desk.stage(job(tmp_path, rows(10))))["rows"] == 10, "an idle one was killed"
+    assert (await staged(desk, job(tmp_path, rows(10))))["rows"] == 10, "an idle one was killed"
 
     (pid,) = desk.pids
-    staging = asyncio.create_task(desk.stage(job(tmp_path, rows(1_000_000))))
+    staging = asyncio.create_task(staged(desk, job(tmp_path, rows(1_000_000))))
     await until(lambda: _has_open(pid, "body"), "a stager at work")
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(WorkerDied):
@@ -117,10 +122,10 @@ async def test_no_more_than_may_be(desk: StagingDesk, tmp_path: Path) -> None:
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())
-    staged = await asyncio.gather(*map(desk.stage, jobs))
+    found = await asyncio.gather(*(staged(desk, each) for each in jobs))
     watching.cancel()
 
-    assert [each["rows"] for each in staged] == [50_000] * 6
+    assert [each["rows"] for each in found] == [50_000] * 6
     assert most == 2
 
 
@@ -140,15 +145,15 @@ async def test_a_bomb(desk: StagingDesk, tmp_path: Path) -> None:
     del text
 
     with pytest.raises((OutOfMemory, WorkerDied, BodyInvalid)) as refused:
-        await desk.stage(job(tmp_path, body, "arrow"))
+        await staged(desk, job(tmp_path, body, "arrow"))
 
     assert isinstance(refused.value, PondkeeperError)
-    assert (await desk.stage(job(tmp_path, rows(10))))["rows"] == 10
+    assert (await staged(desk, job(tmp_path, rows(10))))["rows"] == 10
 
 
 async def test_a_snapshot_that_is_gone(desk: StagingDesk, tmp_path: Path) -> None:
     with pytest.raises(SnapshotGone):
-        await desk.shape(str(tmp_path / "none.duckdb"), "main", "t")
+        await desk.shape(str(tmp_path / "none.duckdb"), "main", "t", Fence())
 
 
 @pytest.mark.privileged
@@ -159,7 +164,26 @@ async def test_it_opens_no_other_file(desk: StagingDesk, tmp_path: Path) -> None
         pytest.skip("there is no file to try it with")
     wanted = job(tmp_path, b"") | {"path": str(outside)}
     with pytest.raises(PondkeeperError) as refused:
-        await desk.stage(wanted)
+        await staged(desk, wanted)
+    assert not isinstance(refused.value, (RowsInvalid, BodyInvalid)), "it was read"
+
+
+@pytest.mark.privileged
+async def test_a_stager_works_for_one_database(desk: StagingDesk, tmp_path: Path) -> None:
+    """Bodies of another database get another process, behind another fence, in the place of an idle one where need be."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    for folder in (ours, theirs, ours, theirs):
+        assert (await staged(desk, job(folder, rows(10))))["rows"] == 10
+        assert len(desk.pids) <= 2
+    first, second = desk.pids
+    assert first != second
+    (tmp_path / "more").mkdir()
+    await staged(desk, job(tmp_path / "more", rows(10)))
+    assert len(desk.pids) == 2
+    with pytest.raises(PondkeeperError) as refused:
+        await staged(desk, job(theirs, rows(10)), within=ours)
     assert not isinstance(refused.value, (RowsInvalid, BodyInvalid)), "it was read"
 
 

@@ -30,6 +30,12 @@ def _fork(_: str) -> None:
     os.waitpid(pid, 0)
 
 
+def _sync(folder: str) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
 def _raise_limit(_: str) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -57,6 +63,13 @@ ATTEMPTS: dict[str, Callable[[str], Any]] = {
     "list": os.listdir,
     "write": lambda path: Path(path).write_text("x"),
     "remove": os.unlink,
+    "move": lambda path: Path(path).rename(f"{path}.moved").rename(path),
+    "link": lambda path: (os.link(path, f"{path}.linked"), Path(f"{path}.linked").unlink()),
+    "sync": _sync,
+    "folder": os.mkdir,
+    "remove folder": os.rmdir,
+    "symlink": lambda path: Path(path).symlink_to("/etc/passwd"),
+    "pipe": os.mkfifo,
     "chmod": lambda path: Path(path).chmod(0o600),
     "utime": os.utime,
     "inet": lambda _: socket.socket(socket.AF_INET).close(),

@@ -96,6 +96,23 @@ async def test_a_child_can_work_in_its_folders(probing: Probe, tmp_path: Path) -
     assert await probing(fence, *attempts) == ["done"] * len(attempts)
 
 
+@pytest.mark.parametrize(("mode", "gets_out"), [("strict", False), ("off", True)])
+async def test_a_folder_for_files_takes_files_only(probing: Probe, tmp_path: Path, mode: str, gets_out: bool) -> None:
+    """A writer makes, moves and removes its WALs beside its database; folders, links, sockets and pipes it makes nowhere."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "below").mkdir()
+    own = tmp_path / "own"
+    fence = Fence(files_in=(str(own),))
+    files = [("write", str(own / "wal")), ("move", str(own / "wal")), ("link", str(own / "wal")), ("sync", str(own))]
+    files += [("remove", str(own / "wal")), ("write", str(own / "below" / "file"))]
+    assert await probing(fence, *files, mode=mode) == ["done"] * len(files)
+    others = [("folder", str(own / "new")), ("symlink", str(own / "linked")), ("pipe", str(own / "fifo"))]
+    others += [("remove folder", str(own / "empty")), ("write", str(tmp_path / "beside"))]
+    (own / "empty").mkdir()
+    found = await probing(fence, *others, mode=mode)
+    assert set(found) <= REFUSED if not gets_out else found == ["done"] * len(others)
+
+
 async def test_no_network_no_process_no_other_process(probing: Probe) -> None:
     """Sockets of every family, programs, forks, signals and tracing are refused; without the fence, none of the harmless."""
     target = str(os.getpid())

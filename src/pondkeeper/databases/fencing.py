@@ -1,12 +1,12 @@
 """Which folders each kind of child may open: what it needs for its work, and nothing of the keeper's own.
 
-Trap: Landlock names files and whole folders. A writer makes, grows and removes its WAL beside the database, so it needs
-that folder, with everything that is below it.
+Readers and stagers have a database each, behind whose fence they are born. Trap: Landlock names files and whole
+folders, with everything that is below them. A writer makes, grows, renames and removes its WALs beside the database, and
+a file that is not there yet cannot be named; so it needs files in that folder, and no more than files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -26,21 +26,21 @@ def writers_temp(paths: DatabasePaths) -> Path:
     return paths.home / "temp" / f"writer-{paths.name}"
 
 
-def of_readers(databases: Iterable[DatabasePaths]) -> Fence:
-    """The snapshots of every database, read-only: readers are shared."""
-    return Fence(read=tuple(str(paths.snapshots) for paths in databases))
+def of_reader(paths: DatabasePaths) -> Fence:
+    """The snapshots of one database, read-only. Trap: of all its versions, since a fence that is up cannot be moved on."""
+    return Fence(read=(str(paths.snapshots),))
 
 
-def of_stagers(databases: list[DatabasePaths]) -> Fence:
-    """The bodies that have come and the snapshots, read-only; staged rows to be written."""
-    read = [str(folder) for paths in databases for folder in (paths.incoming, paths.snapshots)]
-    return Fence(read=tuple(read), write=tuple(str(paths.staging) for paths in databases))
+def of_stager(paths: DatabasePaths) -> Fence:
+    """The bodies that have come for one database and its snapshots, read-only; its staged rows to be written."""
+    return Fence(read=(str(paths.incoming), str(paths.snapshots)), write=(str(paths.staging),))
 
 
 def of_writer(paths: DatabasePaths) -> Fence:
-    """The database's own folder, whose turn it is, and what is to be loaded."""
+    """The files in the database's folder, whose turn it is, and what is to be loaded."""
     read = (_WHO_HOLDS_A_LOCK, str(paths.incoming), str(paths.staging))
-    return Fence(read, (str(paths.file.parent), str(paths.turn), str(writers_temp(paths))), may_touch=True)
+    own = (str(paths.turn), str(writers_temp(paths)))
+    return Fence(read, own, files_in=(str(paths.file.parent),), may_touch=True)
 
 
 def of_copier(paths: DatabasePaths) -> Fence:

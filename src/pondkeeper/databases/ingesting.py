@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pondkeeper.databases.fencing import writers_temp
+from pondkeeper.databases.fencing import of_stager, writers_temp
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import Running, RunningQueries
 from pondkeeper.errors import (
@@ -81,6 +81,7 @@ class Ingests:
         self._around = around
         self._settings = settings
         self._desk = desk
+        self._fence = of_stager(around.paths)
         self._tasks = SideTasks()
         self._shapes: dict[Where, Shape] = {}
 
@@ -189,7 +190,7 @@ class Ingests:
         while True:
             path = await self._around.snapshot(ingest.deadline)
             with suppress(SnapshotGone):
-                return await self._desk.shape(path, ingest.request.schema, ingest.request.table)
+                return await self._desk.shape(path, ingest.request.schema, ingest.request.table, self._fence)
 
     def _remember(self, where: Where, shape: Shape) -> None:
         if shape is None:  # Why: a table that is made meanwhile would be made again, to be refused by the writer.
@@ -257,7 +258,7 @@ class Ingests:
             "threads": limits.threads,
             "broken": ingest.broken,
         }
-        staged = await self._desk.stage(job)
+        staged = await self._desk.stage(job, self._fence)
         rejected = staged.pop("rejected")
         staged.pop("is_as_it_came")
         if rejected and ingest.rejects:

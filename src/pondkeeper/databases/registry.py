@@ -14,7 +14,7 @@ import structlog
 from pondkeeper.databases.archiving import MakeArchiving, NoArchive
 from pondkeeper.databases.arrivals import Arrivals
 from pondkeeper.databases.database import Database
-from pondkeeper.databases.fencing import folders, of_copier, of_readers, of_stagers
+from pondkeeper.databases.fencing import folders, of_copier, of_reader
 from pondkeeper.databases.judging import ENTRY as JUDGE
 from pondkeeper.databases.judging import judge_engine
 from pondkeeper.databases.running import RunningQueries
@@ -72,9 +72,9 @@ class Registry:
         self._settings = settings
         paths = [home.database(file) for file in files]
         self._template = Template([PRELOADING, READER, JUDGE, WRITER, COPIER, STAGER], settings.fence.mode)
-        self.pool = Pool(self._template, _pool_limits(settings), home.temp, of_readers(paths))
+        self.pool = Pool(self._template, _pool_limits(settings), home.temp, {each.name: of_reader(each) for each in paths})
         self._copier = CopierDesk(self._template, of_copier)
-        self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp, of_stagers(paths))
+        self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp)
         self.archiving = make_archiving(self._template)
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
@@ -118,10 +118,7 @@ class Registry:
         claim = await asyncio.to_thread(_claimed, paths)
         database = self._made(paths)
         try:
-            everybody = [*(each.paths for each in self.all()), paths]
-            # Why before it is served: children are let into the folders that there were when they were forked.
-            self._stagers.renew(of_stagers(everybody))
-            await self.pool.renew(of_readers(everybody))
+            self.pool.admit(paths.name, of_reader(paths))
             await self.archiving.start([*(each.paths for each in self.all()), paths])
             await database.start()
             # Why served only then: until its first snapshot it would make the whole keeper look as if it were starting.

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ ENTRY = "pondkeeper.readers.process"
 CATCH_UP_INTERVAL_S = 0.25
 UNUSED_AHEAD = 8
 OOM_SCORE_ADJ = 600
-REFILL_POLL_S = 0.01
 BIRTH_TIMEOUT_S = 30.0
 OPEN_TIMEOUT_S = 60.0
 GONE_PAUSE_S = 0.01
+NOBODYS = ""  # the database of readers that were born before there was any
 _log = structlog.get_logger(__name__)
 
 
@@ -67,11 +68,14 @@ class Question:
 
 
 class Pool:
-    """A fixed number of readers, shared by all databases of the keeper."""
+    """A fixed number of readers for all databases of the keeper, each born behind the fence of one of them.
 
-    def __init__(self, template: Template, limits: PoolLimits, temp: Path, fence: Fence) -> None:
+    `fences`: what a reader of each database may open, by the database's name.
+    """
+
+    def __init__(self, template: Template, limits: PoolLimits, temp: Path, fences: Mapping[str, Fence]) -> None:
         self.limits = limits
-        self._fence = fence
+        self._fences = dict(fences)
         self._template = template
         self._temp = temp
         self._readers: set[Reader] = set()
@@ -93,24 +97,12 @@ class Pool:
         self._tasks.start(self._watch())
         self._tasks.start(self._open_ahead())
         self._tasks.start(self._catch_up())
-        await asyncio.gather(*(self._add_reader() for _ in range(self.limits.count)))
+        births = islice(cycle(sorted(self._fences) or [NOBODYS]), self.limits.count)
+        await asyncio.gather(*(self._add_reader(database) for database in births))
 
-    async def renew(self, fence: Fence) -> None:
-        """Another fence from now on: readers that were born within the old one are replaced, busy ones when they are done."""
-        self._fence = fence
-        for reader in self._readers:
-            reader.is_spent = True
-        while not self._stopping and (old := next((each for each in self._idle if each.is_spent), None)) is not None:
-            self._idle.remove(old)  # Why one by one: the others answer meanwhile.
-            old.was_useful = True  # it did not die at birth: we ended it
-            old.child.kill()
-            await asyncio.shield(old.child.exited)
-            await self._until_refilled()
-
-    async def _until_refilled(self) -> None:
-        deadline = asyncio.get_running_loop().time() + BIRTH_TIMEOUT_S
-        while len(self._readers) < self.limits.count and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  Why: once per new database
-            await asyncio.sleep(REFILL_POLL_S)
+    def admit(self, database: str, fence: Fence) -> None:
+        """One more database: readers for it are born when they are asked for."""
+        self._fences[database] = fence
 
     async def stop(self) -> None:
         """End every reader now; running queries are cut."""
@@ -142,6 +134,8 @@ class Pool:
         self._unused_ahead = 0
         while True:
             reader = await self._acquire(question, snapshot)
+            if not self._may_open(reader, snapshot.database):
+                reader = await self._in_place_of(reader, snapshot.database, question.deadline)
             snapshot = self._newest.get(snapshot.database, snapshot)
             stream = AnswerStream(reader, question.query_id, snapshot.version, self.limits.kill_after_s)
             self._running[reader] = stream
@@ -188,7 +182,14 @@ class Pool:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reader] = loop.create_future()
         self._line.join(caller, waiter)
-        wait_s = max(0.0, min(self.limits.wait_s, question.deadline - loop.time()))
+        try:
+            return await self._in_time(waiter, min(self.limits.wait_s, question.deadline - loop.time()))
+        finally:
+            self._line.leave(caller, waiter)
+
+    async def _in_time(self, waiter: asyncio.Future[Reader], wait_s: float) -> Reader:
+        """The reader that is waited for; one that comes too late goes to the next. Raises ReadersBusy."""
+        wait_s = max(0.0, wait_s)
         try:
             return await asyncio.wait_for(waiter, wait_s)
         except TimeoutError:
@@ -200,24 +201,43 @@ class Pool:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._hand_on(waiter.result())
             raise
-        finally:
-            self._line.leave(caller, waiter)
 
     def _may_take_the_last(self, caller: str) -> bool:
         return self.limits.count == 1 or self._line.may_take_the_last(caller)
 
     def _take_idle(self, database: str) -> Reader | None:
-        """The idle reader that was used last, with the database open if there is one: it is warm."""
+        """The idle reader of the database that was used last: it is warm. Else the one of another that was not used for longest."""
         for index in range(len(self._idle) - 1, -1, -1):
-            opened = self._idle[index].snapshot
-            if opened is not None and opened.database == database:
+            if self._idle[index].database == database:
                 return self._idle.pop(index)
         return self._idle.pop(0) if self._idle else None
 
+    # Readers of one database each
+
+    def _may_open(self, reader: Reader, database: str) -> bool:
+        """Whether the reader's fence lets it at the database; where nothing fences files in, every reader may."""
+        return reader.database == database or not self._template.fences_files
+
+    async def _in_place_of(self, old: Reader, database: str, deadline: float) -> Reader:
+        """A newborn reader for this database; the old one, of another, ends. The turn stays with its caller. Raises ReadersBusy.
+
+        Why not let it open both: what hostile SQL makes of one database's reader must not reach the files of another.
+        """
+        loop = asyncio.get_running_loop()
+        heir: asyncio.Future[Reader] = loop.create_future()
+        caller = old.caller or ""
+        old.is_replaced = old.was_useful = True  # it did not die at birth: we ended it
+        old.child.kill()
+        self._tasks.start(self._refill(database, heir))
+        try:
+            return self._given_to(await self._in_time(heir, deadline - loop.time()), caller)
+        finally:
+            self._take_back(old)
+
     # Readers
 
-    async def _add_reader(self) -> None:
-        temp_directory, fence = self._temp / f"reader-{uuid.uuid4().hex[:12]}", self._fence
+    async def _add_reader(self, database: str, heir: asyncio.Future[Reader] | None = None) -> None:
+        temp_directory = self._temp / f"reader-{uuid.uuid4().hex[:12]}"
         make_folder(temp_directory)
         spec = ChildSpec(
             name="reader",
@@ -225,10 +245,10 @@ class Pool:
             config={"temp_directory": str(temp_directory), "temp_limit_bytes": self.limits.temp_limit_bytes},
             limits=self.limits.ceiling.rlimits,
             oom_score_adj=OOM_SCORE_ADJ,
-            fence=fence.with_own(temp_directory),
+            fence=self._fences.get(database, Fence()).with_own(temp_directory),
         )
-        reader = Reader(await self._template.spawn(spec), self._tasks, self._on_release)
-        reader.is_spent = fence is not self._fence  # it was renewed meanwhile
+        reader = Reader(await self._template.spawn(spec), self._tasks, self._on_release, database)
+        reader.heir = heir
         self._readers.add(reader)
         reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
         try:
@@ -238,7 +258,11 @@ class Pool:
         except TimeoutError:
             reader.child.kill()
             return
-        self._hand_on(reader)
+        reader.heir = None
+        if heir is None or heir.done():
+            self._hand_on(reader)
+        elif reader.state is not ReaderState.DEAD:
+            heir.set_result(reader)
 
     def _on_release(self, reader: Reader) -> None:
         self._running.pop(reader, None)
@@ -285,20 +309,21 @@ class Pool:
         self._brake.record_death(reader.started_at, was_useful=reader.was_useful)
         if self._stopping:
             return
-        self.kills += 1
-        _log.info("reader ended", pid=reader.child.pid, status=reader.child.exited.result())
-        self._tasks.start(self._refill())
+        if not reader.is_replaced:
+            self.kills += 1
+            _log.info("reader ended", pid=reader.child.pid, status=reader.child.exited.result())
+            self._tasks.start(self._refill(reader.database, reader.heir))
         # Why: DuckDB leaves the temp files of a killed process behind.
         self._tasks.start(asyncio.to_thread(shutil.rmtree, temp_directory, ignore_errors=True))
 
-    async def _refill(self) -> None:
-        """Replace a dead reader, however long it takes until that is possible again."""
+    async def _refill(self, database: str, heir: asyncio.Future[Reader] | None) -> None:
+        """Replace a dead reader, however long it takes until that is possible again; the new one goes to `heir` first."""
         while True:
             if self._brake.delay_s:
                 _log.warning("readers die at birth", next_start_in_s=self._brake.delay_s)
                 await asyncio.sleep(self._brake.delay_s)
             try:
-                await self._add_reader()
+                await self._add_reader(database, heir)
                 return
             except (OSError, PondkeeperError) as error:
                 _log.error("a reader could not be started", error=str(error))
@@ -329,7 +354,7 @@ class Pool:
     async def _open_newest(self, reader: Reader) -> None:
         self._idle.remove(reader)
         reader.state = ReaderState.OPENING
-        newest = self._newest[reader.snapshot.database] if reader.snapshot else self._any_newest()
+        newest = self._newest[reader.database]
         reader.child.send({"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)})
         try:
             frame = await asyncio.wait_for(reader.child.next_frame(), OPEN_TIMEOUT_S)
@@ -345,13 +370,10 @@ class Pool:
 
     def _is_stale(self, reader: Reader) -> bool:
         """Whether it should open another version ahead of the next query, and has not failed to already."""
-        if reader.snapshot is None:
-            return bool(self._newest) and self._any_newest() != reader.failed_to_open
-        newest = self._newest.get(reader.snapshot.database)
-        return newest is not None and newest.version > reader.snapshot.version
-
-    def _any_newest(self) -> Snapshot:
-        return next(iter(self._newest.values()))
+        newest = self._newest.get(reader.database)
+        if newest is None or reader.snapshot is None:
+            return newest is not None and newest != reader.failed_to_open
+        return newest.version > reader.snapshot.version
 
     async def _watch(self) -> None:
         """Watch busy readers: one above the memory ceiling is killed, one that is busy for long lets others go first."""

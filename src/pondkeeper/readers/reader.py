@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import time
 from collections.abc import Callable
@@ -43,13 +44,17 @@ class Resources:
 class Reader:
     """A reader process; `release` gives it back to its pool, exactly once per use.
 
-    `caller`: whose query it runs. `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
+    `database`: whose fence it was born behind, or, where nothing fences files in, which it has open. `caller`: whose
+    query it runs. `is_replaced`: it ends because another is born in its place. `heir`: who waits for it while it is born. `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
     counts as one at birth. `is_spent`: it ran out of memory, and what its allocator still holds would be missing to the
     next query.
     """
 
-    def __init__(self, child: Child, side_tasks: SideTasks, on_release: Callable[[Reader], None]) -> None:
+    def __init__(
+        self, child: Child, side_tasks: SideTasks, on_release: Callable[[Reader], None], database: str
+    ) -> None:
         self.child = child
+        self.database = database
         self.side_tasks = side_tasks
         self.state = ReaderState.STARTING
         self.caller: str | None = None
@@ -59,6 +64,8 @@ class Reader:
         self.started_at = time.monotonic()
         self.was_useful = False
         self.is_spent = False
+        self.is_replaced = False
+        self.heir: asyncio.Future[Reader] | None = None
         self.failed_to_open: Snapshot | None = None
         self._on_release = on_release
         self._number = 0
@@ -71,6 +78,7 @@ class Reader:
     def open_message(self, snapshot: Snapshot, resources: Resources) -> dict[str, Any]:
         """The part of a message that names what is to be open, which the reader then has."""
         self.snapshot, self.resources, self.has_it_open = snapshot, resources, True
+        self.database = snapshot.database
         return {
             "path": snapshot.path,
             "version": snapshot.version,

@@ -50,9 +50,9 @@ class StagerLimits:
 class _Stager:
     child: Child
     temp: Path
+    fence: Fence
     end_timer: asyncio.TimerHandle | None = None
     is_too_big: bool = False
-    is_outdated: bool = False
 
     def was_too_big(self) -> None:
         """It is about to be killed for the memory that it took."""
@@ -60,13 +60,15 @@ class _Stager:
 
 
 class StagingDesk:
-    """Stages bodies, and looks at the shapes of tables, by asking a stager."""
+    """Stages bodies, and looks at the shapes of tables, by asking a stager.
 
-    def __init__(self, template: Template, limits: StagerLimits, temp: Path, fence: Fence) -> None:
+    Each stager is born behind the fence of one database, and works for no other.
+    """
+
+    def __init__(self, template: Template, limits: StagerLimits, temp: Path) -> None:
         self._template = template
         self._limits = limits
         self._temp = temp
-        self._fence = fence
         self._slots = asyncio.Semaphore(limits.count)
         self._idle: list[_Stager] = []
         self._all: set[_Stager] = set()
@@ -79,30 +81,19 @@ class StagingDesk:
         """The processes that there are now."""
         return [stager.child.pid for stager in self._all]
 
-    async def stage(self, job: dict[str, Any]) -> dict[str, Any]:
+    async def stage(self, job: dict[str, Any], fence: Fence) -> dict[str, Any]:
         """What was staged (engine/intake/staging.Staged). Raises PondkeeperError; whoever gives up kills the stager."""
-        answer = await self._ask({"op": "stage", "job": job}, attempts=1)
+        answer = await self._ask({"op": "stage", "job": job}, fence, attempts=1)
         staged: dict[str, Any] = answer["staged"]
         return staged
 
-    async def shape(self, snapshot: str, schema: str, table: str) -> dict[str, Any] | None:
+    async def shape(self, snapshot: str, schema: str, table: str, fence: Fence) -> dict[str, Any] | None:
         """The shape of a table in a snapshot; None when it has none. Raises SnapshotGone or PondkeeperError."""
-        answer = await self._ask({"op": "shape", "snapshot": snapshot, "schema": schema, "table": table}, _ATTEMPTS)
+        answer = await self._ask({"op": "shape", "snapshot": snapshot, "schema": schema, "table": table}, fence, _ATTEMPTS)
         if answer["op"] == "gone":
             raise SnapshotGone
         shape: dict[str, Any] | None = answer["shape"]
         return shape
-
-    def renew(self, fence: Fence) -> None:
-        """Another fence from now on: stagers that were born within the old one are ended, busy ones when they are done."""
-        self._fence = fence
-        for stager in self._all:
-            stager.is_outdated = True
-        for stager in self._idle:
-            if stager.end_timer is not None:
-                stager.end_timer.cancel()
-            self._end(stager)
-        self._idle.clear()
 
     async def stop(self) -> None:
         """End all of them."""
@@ -111,11 +102,11 @@ class StagingDesk:
             self._end(stager)
             await asyncio.shield(stager.child.exited)
 
-    async def _ask(self, message: dict[str, Any], attempts: int) -> dict[str, Any]:
+    async def _ask(self, message: dict[str, Any], fence: Fence, attempts: int) -> dict[str, Any]:
         async with self._slots:
             while True:
                 attempts -= 1
-                stager = await self._taken()
+                stager = await self._taken(fence)
                 try:
                     return await self._asked(stager, message)
                 except ChildGone as gone:
@@ -132,7 +123,7 @@ class StagingDesk:
             answer = await stager.child.next_frame()
             if not isinstance(answer, dict):
                 raise WorkerDied("The stager sent what no stager sends, and was ended.")
-            is_fit = not (answer.get("is_spent") or stager.is_outdated) and stager.child.rss_bytes() < SPENT_RSS_BYTES
+            is_fit = not answer.get("is_spent") and stager.child.rss_bytes() < SPENT_RSS_BYTES
         finally:
             if is_fit and not self._stopping:
                 self._put_aside(stager)
@@ -144,17 +135,20 @@ class StagingDesk:
 
     # The processes
 
-    async def _taken(self) -> _Stager:
-        while self._idle:
-            stager = self._idle.pop()
+    async def _taken(self, fence: Fence) -> _Stager:
+        """An idle stager behind that fence, else a new one; where there are as many as may be, in the place of an idle one."""
+        while (stager := next((each for each in reversed(self._idle) if each.fence == fence), None)) is not None:
+            self._idle.remove(stager)
             if stager.end_timer is not None:
                 stager.end_timer.cancel()
             if not stager.child.exited.done():
                 return stager
             self._end(stager)
-        return await self._made()
+        if self._idle and len(self._all) >= self._limits.count:
+            self._end(self._idle.pop(0))
+        return await self._made(fence)
 
-    async def _made(self) -> _Stager:
+    async def _made(self, fence: Fence) -> _Stager:
         limits = self._limits
         temp = self._temp / f"stager-{next(self._numbers)}"
         await asyncio.to_thread(make_folder, temp)
@@ -164,9 +158,9 @@ class StagingDesk:
             "temp_directory": str(temp),
             "temp_limit_bytes": limits.temp_limit_bytes,
         }
-        spec = ChildSpec("stager", ENTRY, config, limits.ceiling.rlimits, OOM_SCORE_ADJ, self._fence.with_own(temp))
+        spec = ChildSpec("stager", ENTRY, config, limits.ceiling.rlimits, OOM_SCORE_ADJ, fence.with_own(temp))
         child = await self._template.spawn(spec)
-        stager = _Stager(child, temp)
+        stager = _Stager(child, temp, fence)
         self._all.add(stager)
         self._tasks.start(limits.ceiling.watch(child, stager.was_too_big))
         try:

@@ -62,12 +62,14 @@ def set_name(name: str) -> None:
 class Fence:
     """What a child may open beside the libraries: these files, and these folders with all that is below them.
 
-    `may_touch`: whether it may change modes, owners and times of files, which no folder can confine. `may_connect`:
+    `files_in`: folders in which and below which files may be made, changed and removed, but neither folders nor symbolic
+    links. `may_touch`: whether it may change modes, owners and times of files, which no folder can confine. `may_connect`:
     whether it may ask other machines: only what runs no SQL may.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    files_in: tuple[str, ...] = ()
     may_touch: bool = False
     may_connect: bool = False
 
@@ -95,7 +97,7 @@ def close(fence: Fence, libraries: tuple[str, ...], walls: Collection[str]) -> N
     """Put up the kernel's walls of these names (see `walls.py`): last of all, since nothing gets out afterwards."""
     if "files" in walls:
         read = (*libraries, *fence.read, *(_NETWORK_FILES if fence.may_connect else ()))
-        landlock.restrict(read, (*_DEVICES, *fence.write), may_connect=fence.may_connect)
+        landlock.restrict(read, (*_DEVICES, *fence.write), fence.files_in, may_connect=fence.may_connect)
     if "calls" in walls:
         seccomp.filter_calls(may_touch=fence.may_touch, may_connect=fence.may_connect)
 

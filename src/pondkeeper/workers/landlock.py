@@ -48,6 +48,7 @@ WRITE: Final = (
     | (Right.WRITE_FILE | Right.TRUNCATE | Right.REMOVE_DIR | Right.REMOVE_FILE)
     | (Right.MAKE_DIR | Right.MAKE_REG | Right.MAKE_SYM | Right.REFER)
 )
+FILES: Final = READ | Right.WRITE_FILE | Right.TRUNCATE | Right.REMOVE_FILE | Right.MAKE_REG | Right.REFER
 _OF_A_FILE: Final = Right.EXECUTE | Right.WRITE_FILE | Right.READ_FILE | Right.TRUNCATE | Right.IOCTL_DEV
 _RIGHTS_OF_FIRST: Final = 1 << 13
 _SINCE: Final = {2: Right.REFER, 3: Right.TRUNCATE, 5: Right.IOCTL_DEV}
@@ -77,10 +78,13 @@ def has_tcp(offered: int) -> bool:
     return offered >= _TCP_SINCE
 
 
-def restrict(read: Iterable[str], write: Iterable[str], *, may_connect: bool = False) -> None:
+def restrict(
+    read: Iterable[str], write: Iterable[str], files_in: Iterable[str] = (), *, may_connect: bool = False
+) -> None:
     """Give up all files but those at or below these paths; what does not exist, or cannot be reached, is left out. Raises OSError.
 
-    Nothing may be executed from anywhere. Takes effect for this thread and the threads that it starts.
+    Below `files_in` files may be made, changed, moved and removed, but no folders, no symbolic links, no sockets and no
+    pipes. Nothing may be executed from anywhere. Takes effect for this thread and the threads that it starts.
     """
     offered = version()
     judged = handled(offered)
@@ -93,6 +97,8 @@ def restrict(read: Iterable[str], write: Iterable[str], *, may_connect: bool = F
             _allow(ruleset, path, READ & judged)
         for path in write:
             _allow(ruleset, path, WRITE & judged)
+        for path in files_in:
+            _allow(ruleset, path, FILES & judged)
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

@@ -50,12 +50,16 @@ class ChildSpec:
 
 
 class Template:
-    """The template process; started when first needed, and again when it died."""
+    """The template process; started when first needed, and again when it died.
+
+    `fences_files`: whether its children can open no files but those of their fence, known once the first was forked.
+    """
 
     def __init__(self, modules: Sequence[str], fence_mode: str = "auto") -> None:
         self._modules = list(modules)
         self._fence_mode = fence_mode
         self._has_told = False
+        self.fences_files = False
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._lock = asyncio.Lock()
@@ -142,7 +146,9 @@ class Template:
             if not ready:
                 await self.stop()
                 raise TemplateFailed
-            await self._judge_walls(msgspec.json.decode(ready)["walls"])
+            told = msgspec.json.decode(ready)
+            self.fences_files = "files" in told["up"]
+            await self._judge_walls(told["walls"])
         return self._socket
 
     async def _judge_walls(self, found: dict[str, str]) -> None:

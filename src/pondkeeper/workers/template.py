@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     _refuse_threads()
     try:
-        connection.send(msgspec.json.encode({"ready": os.getpid(), "walls": walls.missing}))
+        connection.send(msgspec.json.encode({"ready": os.getpid(), "walls": walls.missing, "up": walls.up}))
         _serve(connection, keeper, walls)
     except ConnectionError:
         return  # Why no error: the kernel says so of a keeper that died, and nobody is left to be told.
