@@ -109,6 +109,24 @@ def block_offset(block: int, block_size_bytes: int) -> int:
     return HEADERS_BYTES + block * block_size_bytes
 
 
+def split_headers(raw: bytes) -> list[bytes]:
+    """The main header and the two database headers, in the order in which they lie in the file."""
+    return [raw[HEADER_BYTES * number : HEADER_BYTES * (number + 1)] for number in range(3)]
+
+
+def is_of_known_format(raw: bytes) -> bool:
+    """Whether the main header, as far as it can be read, names a storage version that we have tested, unencrypted."""
+    if len(raw) < HEADER_BYTES or raw[CHECKSUM_BYTES : CHECKSUM_BYTES + len(_MAGIC)] != _MAGIC:
+        return True  # Why: nothing is said of a format; a torn header may be all that is wrong.
+    _, _, storage_version, flags, *_ = _MAIN.unpack_from(raw)
+    return storage_version in KNOWN_STORAGE_VERSIONS and not flags & _ENCRYPTED_FLAG
+
+
+def is_header_whole(part: bytes) -> bool:
+    """Whether a header is all there and carries its checksum."""
+    return len(part) == HEADER_BYTES and is_whole(part)
+
+
 def read_headers(descriptor: int) -> Headers:
     """The headers of an open file; raises DatabaseUnreadable or DatabaseEncrypted for what is not a plain database."""
     return parse_headers(os.pread(descriptor, HEADERS_BYTES, 0))
@@ -123,7 +141,7 @@ def parse_headers(raw: bytes) -> Headers:
     _, _, storage_version, flags, *_, library, _ = _MAIN.unpack_from(raw)
     if flags & _ENCRYPTED_FLAG:
         raise DatabaseEncrypted
-    parts = [raw[HEADER_BYTES * i : HEADER_BYTES * (i + 1)] for i in range(3)]
+    parts = split_headers(raw)
     if storage_version in KNOWN_STORAGE_VERSIONS and not all(map(is_whole, parts)):
         raise DatabaseUnreadable("A header of the database file is damaged: its checksum does not match.")
     previous, active = sorted(map(_database_header, parts[1:]), key=lambda header: header.iteration)

@@ -1,0 +1,229 @@
+"""A file that a power cut has torn, made whole again: beside it, proved, and swapped in by a journalled plan.
+
+    examine → torn? → copy the file and its WALs → put back what is torn, from the donor → DuckDB replays the WAL and
+    checkpoints → every block in use carries its checksum → `files/swapping.py` swaps it in and keeps the torn files
+
+Whoever calls `look_after` holds the lease, and no process has the file open.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pondkeeper.engine.checksum import block_checksum
+from pondkeeper.engine.fileformat import BlockUse, block_offset, split_headers
+from pondkeeper.engine.opening import WriterConfig, open_database
+from pondkeeper.engine.walformat import WalState, read_wal
+from pondkeeper.errors import DatabaseBusy, DatabaseUnreadable
+from pondkeeper.files import swapping
+from pondkeeper.files.durable import sync_file, sync_folder
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.room import insist_on_room
+from pondkeeper.snapshots.cancelling import Cancelling
+from pondkeeper.snapshots.repairing.damage import Examined, examine, is_block_whole, torn_blocks
+from pondkeeper.snapshots.repairing.donors import Donor, find_donor
+from pondkeeper.snapshots.target import disk_errors
+from pondkeeper.snapshots.verifying import verify
+
+WHY = "repair"
+KEPT = 2
+_NAMED_BLOCKS = 20
+_PIECE_BYTES = 64 << 20
+_RESTORE = "Restore it: `pondkeeper backup list` shows the versions, `pondkeeper check` names the damage."
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What was done to a file. `donor` is None where only the torn end of the WAL was cut off."""
+
+    at: str
+    blocks: int
+    block_ids: list[int]
+    headers: int
+    wal_bytes_cut: int
+    donor: str | None
+    kept_as: str
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look_after(paths: DatabasePaths, engine: WriterConfig, *, thorough: bool = False) -> Repaired | None:
+    """Repair the file if it is torn; None when there is nothing to repair. `thorough`: read all blocks in use.
+
+    Raises DatabaseUnreadable for damage that cannot be repaired: then nobody may open the file to write it.
+    """
+    swapping.finish(paths)
+    with disk_errors(), _opened(paths.file) as descriptor:
+        if descriptor is None:
+            return None
+        examined = examine(descriptor)
+        wal = read_wal(paths.wal, block_checksum)
+        if wal.lost_commits:
+            raise _beyond_repair("The WAL is damaged, and commits lie beyond the damage", wal=wal.whole_bytes)
+        torn = examined.torn
+        if thorough and examined.use is not None and examined.headers is not None:
+            torn = torn_blocks(descriptor, _used(examined.use), examined.headers.active.block_size_bytes)
+        if torn or examined.is_damaged:
+            return _mend(paths, engine, descriptor, examined, wal, torn)
+    return None if wal.is_whole or not examined.known else _cut_wal(paths, wal)
+
+
+def _mend(
+    paths: DatabasePaths, engine: WriterConfig, descriptor: int, examined: Examined, wal: WalState, torn: list[int]
+) -> Repaired:
+    donor = find_donor(paths, examined)
+    if donor is None:
+        raise _beyond_repair("The database file is damaged, and no snapshot is of its last checkpoint", blocks=torn)
+    preparing = swapping.Preparing(paths, WHY)
+    try:
+        found = _torn_by(donor, descriptor)
+        insist_on_room(paths.turn, os.fstat(descriptor).st_size)
+        _copy(descriptor, preparing.file, donor, examined, found)
+        for companion in swapping.COMPANIONS:
+            with suppress(FileNotFoundError):
+                _copy_file(paths.file.with_name(paths.file.name + companion), _beside(preparing.file, companion))
+        if not wal.is_whole:
+            _cut(_beside(preparing.file, ".wal"), wal)
+        _prove(preparing.file, engine)
+        done = Repaired(
+            at=_now(),
+            blocks=len(found),
+            block_ids=found[:_NAMED_BLOCKS],
+            headers=len(examined.torn_headers),
+            wal_bytes_cut=wal.size_bytes - wal.whole_bytes,
+            donor=donor.name,
+            kept_as=f"swaps/{preparing.swap.id}/old",
+        )
+        fcntl.lockf(descriptor, fcntl.LOCK_UN)  # Why: the swap refuses a file on which anybody has a lock, as we had.
+        preparing.carry_out(done.describe())
+    finally:
+        preparing.discard()
+        donor.close()
+    swapping.forget(paths, WHY, keep=KEPT)
+    return done
+
+
+def _torn_by(donor: Donor, descriptor: int) -> list[int]:
+    """Every block in use that is torn. Raises DatabaseUnreadable when the donor cannot give one of them."""
+    found = torn_blocks(descriptor, _used(donor.use), donor.block_size_bytes)
+    lacking = [block for block in found if donor.block(block) is None]
+    if lacking:
+        raise _beyond_repair(f"The database file is damaged, and {donor.name} has not got all that is torn", blocks=lacking)
+    return found
+
+
+def _used(use: BlockUse) -> Iterator[int]:
+    return (block for block in range(use.block_count) if use.is_used(block))
+
+
+def _copy(descriptor: int, target: Path, donor: Donor, examined: Examined, torn: list[int]) -> None:
+    """The file as it was at the donor's checkpoint, with what was loaded into free and new blocks since."""
+    _copy_open(descriptor, target)
+    with target.open("r+b") as opened:
+        for block in torn:
+            data = donor.block(block)
+            assert data is not None, "asked for before"
+            os.pwrite(opened.fileno(), data, block_offset(block, donor.block_size_bytes))
+        own = split_headers(donor.headers.raw)
+        for number in examined.torn_headers:
+            os.pwrite(opened.fileno(), own[number], number * len(own[0]))
+
+
+def _prove(file: Path, engine: WriterConfig) -> None:
+    """Let DuckDB replay the WAL and checkpoint; then each block must carry its checksum. Raises DatabaseUnreadable."""
+    config = WriterConfig(
+        str(file), engine.memory_limit_bytes, engine.threads, engine.temp_directory, engine.temp_limit_bytes, may_make=False
+    )
+    open_database(config).close()
+    found = verify(file, Cancelling())
+    if not found.whole:
+        raise _beyond_repair("What was put together is damaged as well", blocks=found.damaged)
+    open_database(config).close()
+
+
+def _cut_wal(paths: DatabasePaths, wal: WalState) -> Repaired:
+    """Cut the torn end off the WAL, which holds nothing that was acknowledged; as it was it is kept beside."""
+    temp = paths.cut_wal.with_name(".cut.wal.tmp")
+    _copy_file(paths.wal, temp)
+    sync_file(temp)
+    temp.replace(paths.cut_wal)
+    sync_folder(paths.turn)
+    _cut(paths.wal, wal)
+    sync_folder(paths.file.parent)
+    cut = wal.size_bytes - wal.whole_bytes
+    return Repaired(_now(), 0, [], 0, cut, None, paths.cut_wal.name)
+
+
+def _cut(path: Path, wal: WalState) -> None:
+    """Trap: a WAL of nothing but its first entry's half is no WAL; none at all is one."""
+    if not wal.whole_bytes:
+        path.unlink()
+        return
+    with path.open("r+b") as opened:
+        opened.truncate(wal.whole_bytes)
+        os.fsync(opened.fileno())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """The file, with a shared lock on it that keeps every writer out; None when it cannot be read.
+
+    Trap: this must stay the only descriptor of the file in this process: closing another one would drop the lock.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        yield None
+        return
+    try:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise DatabaseBusy("Another program has the database open.", private=str(path)) from error
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with source.open("rb") as opened:
+        _copy_open(opened.fileno(), target)
+
+
+def _copy_open(source: int, target: Path) -> None:
+    """Let the kernel copy; where the file system has reflinks it only shares."""
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as opened:
+        at, size = 0, os.fstat(source).st_size
+        while at < size:
+            done = _copy_piece(source, opened.fileno(), at, min(_PIECE_BYTES, size - at))
+            if not done:
+                break
+            at += done
+
+
+def _copy_piece(source: int, target: int, at: int, length: int) -> int:
+    try:
+        return os.copy_file_range(source, target, length, at, at)
+    except OSError:  # Why: not every file system has it, nor between any two; a disk that is full says so again below.
+        return os.pwrite(target, os.pread(source, length, at), at)
+
+
+def _beside(file: Path, companion: str) -> Path:
+    return file.with_name(file.name + companion)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _beyond_repair(what: str, **details: Any) -> DatabaseUnreadable:
+    return DatabaseUnreadable(f"{what}: it cannot be repaired from here.", remedy=_RESTORE, private=repr(details))
