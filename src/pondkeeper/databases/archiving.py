@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from pondkeeper.databases.events import EventHub
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.workers.spawning import Template
 
@@ -38,6 +39,9 @@ class Archiving(Protocol):
     def published(self, name: str, publication: Publication) -> None:
         """The newest version of a database is this one now."""
 
+    async def first_version(self, name: str) -> int:
+        """Where a database begins whose home is new: above all that was archived of it."""
+
     def status(self, name: str) -> dict[str, Any] | None:
         """What of a database is archived, as its status shows it; None when nothing is to be."""
 
@@ -54,6 +58,9 @@ class NoArchive:
     def published(self, name: str, publication: Publication) -> None:
         pass
 
+    async def first_version(self, name: str) -> int:  # noqa: ARG002  Why: of no database
+        return 1
+
     def status(self, name: str) -> dict[str, Any] | None:  # noqa: ARG002  Why: of no database
         return None
 
@@ -61,4 +68,4 @@ class NoArchive:
         pass
 
 
-MakeArchiving = Callable[[Template], Archiving]
+MakeArchiving = Callable[[Template, EventHub], Archiving]

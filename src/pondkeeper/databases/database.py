@@ -15,6 +15,7 @@ from pondkeeper.databases.eye import Eye, Seen
 from pondkeeper.databases.ingesting import Ingests, Surroundings
 from pondkeeper.databases.line import waiting_line
 from pondkeeper.databases.pipelining import OnAnswers, PipelinedWrites
+from pondkeeper.databases.questions import question_of
 from pondkeeper.databases.queueing import make_queue
 from pondkeeper.databases.remembered import Remembered
 from pondkeeper.databases.requests import (
@@ -35,8 +36,8 @@ from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.state import file_state
 from pondkeeper.readers.answer import AnswerStream
-from pondkeeper.readers.pool import Pool, Question
-from pondkeeper.readers.reader import Resources, Snapshot
+from pondkeeper.readers.pool import Pool
+from pondkeeper.readers.reader import Snapshot
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import CopierDesk
 from pondkeeper.snapshots.listing import list_snapshots
@@ -102,7 +103,10 @@ class Database:
             self._serve(newest)
             self._archiving.published(self.name, Publication(newest.version, newest.path, newest.created_at))
         published = newest.version if newest else None
-        self._queue = self._make_queue(self._remembered.first_version(published, has_past=self._has_past))
+        first_version = self._remembered.first_version(published, has_past=self._has_past)
+        if not self._has_past:  # Why: the archive may have outlived the home, and version numbers only grow.
+            first_version = max(first_version, await self._archiving.first_version(self.name))
+        self._queue = self._make_queue(first_version)
         self._queue.start()
         self._tasks.start(self._eye.watch())
         self._tasks.start(self.spooling.run())
@@ -180,7 +184,8 @@ class Database:
         entry = self._register(query_id, "query", request.sql, request, lambda reason: interrupt(task, reason, stopped))
         try:
             snapshot = await self._snapshot_for(request.at_least or 0, deadline)
-            stream = await self._pool.ask(self._question(entry, request, deadline), snapshot)
+            question = question_of(entry, request, deadline, self._pool.limits.resources)
+            stream = await self._pool.ask(question, snapshot)
         except asyncio.CancelledError as gone:
             self._running.remove(query_id, killer_of(stopped[0] if stopped else gone))
             if stopped:
@@ -193,25 +198,6 @@ class Database:
         entry.stop, entry.state = stream.stop, "streaming"
         stream.on_finished(lambda: self._running.remove(query_id, stream.stopped_by))
         return stream
-
-    def _question(self, entry: Running, request: ReadRequest, deadline: float) -> Question:
-        message: dict[str, Any] = {
-            "sql": request.sql,
-            "parameters": request.parameters,
-            "format": request.format,
-            "max_rows": request.max_rows,
-            "max_bytes": request.max_bytes,
-        }
-        if request.grants is not None:
-            message["grants"] = request.grants
-        resources = None
-        if request.memory_limit_bytes or request.threads:
-            default = self._pool.limits.resources
-            resources = Resources(
-                min(request.memory_limit_bytes or default.memory_limit_bytes, default.memory_limit_bytes),
-                min(request.threads or default.threads, default.threads),
-            )
-        return Question(entry.query_id, message, deadline, request.timeout_s, entry.has_its_turn, resources, request.key_id or "")
 
     async def _snapshot_for(self, least: int, deadline: float) -> Snapshot:
         if self.newest is None and is_lasting(problem := self.problem()):

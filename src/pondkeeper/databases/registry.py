@@ -64,7 +64,7 @@ class Registry:
         files: Iterable[Path],
         home: Home,
         settings: Settings,
-        make_archiving: MakeArchiving = lambda template: NoArchive(),
+        make_archiving: MakeArchiving = lambda template, events: NoArchive(),
     ) -> None:
         self.home = home
         self.on_added: Callable[[], Awaitable[object]] | None = None
@@ -75,7 +75,7 @@ class Registry:
         self.pool = Pool(self._template, _pool_limits(settings), home.temp, {each.name: of_reader(each) for each in paths})
         self._copier = CopierDesk(self._template, of_copier)
         self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp)
-        self.archiving = make_archiving(self._template)
+        self.archiving = make_archiving(self._template, self.running.events)
         self._claims: list[FlockFile] = []
         self._databases: dict[str, Database] = {}
         self._tasks = SideTasks()
