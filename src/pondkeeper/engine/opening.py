@@ -15,6 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from pondkeeper.engine.faults import translate
+from pondkeeper.engine.preimage import keep_preimage
 from pondkeeper.errors import DatabaseMissing, DatabaseUnavailable
 from pondkeeper.files.durable import make_folder, sync_folder
 
@@ -51,7 +52,10 @@ class ReaderConfig:
 
 @dataclass(frozen=True)
 class WriterConfig:
-    """What the writer of one database may use. `may_make`: whether a missing file is made."""
+    """What the writer of one database may use. `may_make`: whether a missing file is made.
+
+    `preimage`: where to keep what the next checkpoint rewrites in place, unless the newest of `snapshots` has it.
+    """
 
     path: str
     memory_limit_bytes: int
@@ -59,6 +63,8 @@ class WriterConfig:
     temp_directory: str
     temp_limit_bytes: int
     may_make: bool = True
+    preimage: Path | None = None
+    snapshots: Path | None = None
 
 
 def open_snapshot(config: ReaderConfig) -> duckdb.DuckDBPyConnection:
@@ -93,7 +99,9 @@ def open_database(config: WriterConfig) -> duckdb.DuckDBPyConnection:
         if not path.exists():
             if not config.may_make:
                 raise DatabaseMissing(private=config.path)
-            _make_database(path)
+            make_database(path)
+        if config.preimage is not None and config.snapshots is not None:
+            keep_preimage(path, config.preimage, config.snapshots)
         options = _options(config) | {"storage_compatibility_version": NEW_FILE_STORAGE_VERSION}
         connection = duckdb.connect(config.path, config=options)
         return _closed_on_error(connection, config, _take_over)
@@ -167,12 +175,13 @@ def _check(connection: duckdb.DuckDBPyConnection, config: ReaderConfig | WriterC
         )
 
 
-def _make_database(path: Path) -> None:
+def make_database(path: Path) -> None:
     """Make an empty database that appears under its name whole, or not at all."""
     make_folder(path.parent)
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        duckdb.connect(str(temp), config={"storage_compatibility_version": NEW_FILE_STORAGE_VERSION}).close()
+        with duckdb.connect(str(temp), config={"storage_compatibility_version": NEW_FILE_STORAGE_VERSION}) as connection:
+            connection.execute("CHECKPOINT")
         _sync_file(temp)
         try:
             os.link(temp, path)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.

@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from pondkeeper.engine.faults import translate
-from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION
+from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION, make_database
 
 Connection = duckdb.DuckDBPyConnection  # the name by which other rooms annotate it, without importing duckdb
 
@@ -28,6 +28,8 @@ def open_plain_database(path: str) -> Connection:
     """Open a database read-write, made if it is missing. Raises PondkeeperError."""
     left_behind = Path(path + ".wal").exists()
     try:
+        if not Path(path).exists():
+            make_database(Path(path))
         connection = duckdb.connect(path, config={"storage_compatibility_version": NEW_FILE_STORAGE_VERSION})
         if left_behind:
             # Trap: 1.5 loses entries of secondary indexes when rows replayed from a WAL meet a second WAL.

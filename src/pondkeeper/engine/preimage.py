@@ -7,6 +7,7 @@ writer does it before it opens the file.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -84,9 +85,10 @@ def keep_preimage(file: Path, place: Path, snapshots: Path) -> None:
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return
     try:
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         headers = read_headers(descriptor)
         if headers.raw in (headers_of_newest(snapshots, file.name), _headers_of(place)):
             return
@@ -95,8 +97,8 @@ def keep_preimage(file: Path, place: Path, snapshots: Path) -> None:
             size = headers.active.block_size_bytes
             blocks = {block: os.pread(descriptor, size, block_offset(block, size)) for block in sorted(use.metadata)}
             write_atomic(place, Preimage(headers.raw, use, blocks).encode())
-    except PondkeeperError:
-        return
+    except (BlockingIOError, PermissionError, PondkeeperError):
+        return  # Why: somebody has it open, amid a checkpoint perhaps, or it is damaged; then nobody can open it anyway.
     finally:
         os.close(descriptor)
 
