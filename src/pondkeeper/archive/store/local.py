@@ -119,7 +119,9 @@ class LocalStore:
         if not folder.exists():
             self.ready_folder(folder.parent)
             make_folder(folder)
-        sync_folder(folder.parent)  # Why always: another process may have made it and not flushed it yet.
+        # Why suppressed: a fenced process may not open what is above the store; whoever forked it has flushed that.
+        with contextlib.suppress(*([PermissionError] if folder == self.root else [])):
+            sync_folder(folder.parent)  # Why always: another process may have made it and not flushed it yet.
         self._known_folders.add(folder)
 
 
