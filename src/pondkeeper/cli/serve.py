@@ -28,6 +28,7 @@ FLAGS: Final = {
     "write_timeout": "writer.timeout_s",
     "write_wait": "writer.wait_s",
     "keep": "snapshots.keep",
+    "archive": "archive.to",
     "log_level": "log.level",
     "log_format": "log.format",
 }
@@ -42,6 +43,7 @@ FLAGS: Final = {
         "reachable from other machines, with smaller limits",
         "pondkeeper serve w.duckdb --host 0.0.0.0 --timeout 10s --memory-limit 2GB",
     ),
+    example("with every second archived, to be restored later", "pondkeeper serve w.duckdb --archive /backup/warehouse"),
     example("over HTTPS", "pondkeeper serve w.duckdb --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem"),
     example("all settings, and where each comes from", "pondkeeper settings"),
 )
@@ -64,6 +66,7 @@ FLAGS: Final = {
 @click.option("--write-timeout", metavar="DURATION", help="Longest time of a write.  [writer.timeout_s; default: 20s]")
 @click.option("--write-wait", metavar="DURATION", help="How long a write waits for its turn.  [writer.wait_s; default: 60s]")
 @click.option("--keep", metavar="COUNT", help="Snapshots to keep.  [snapshots.keep; default: 3]")
+@click.option("--archive", metavar="TARGET", help="Folder or s3://bucket/prefix to archive every version in.  [archive.to]")
 @click.option("--log-level", help="debug, info, warning or error.  [log.level; default: info]")
 @click.option("--log-format", help="auto, console or json.  [log.format; default: console on a terminal, else json]")
 @click.option("--home", metavar="FOLDER", type=click.Path(path_type=Path), envvar="PONDKEEPER_HOME", show_envvar=True,
@@ -89,4 +92,6 @@ def command(path: Path, home: Path | None, config: Path | None, **flags: Any) ->
 def load_settings(home: Home, config: Path | None, flags: dict[str, Any]) -> Settings:
     """The settings of a keeper in `home`, with the flags of `serve` on top."""
     typed = {FLAGS[name]: value for name, value in flags.items()}
+    if (archive := flags.get("archive")) and "://" not in archive:
+        typed[FLAGS["archive"]] = str(Path(archive).absolute())
     return Settings.load(config or home.settings_file, must_exist=config is not None, flags=typed)

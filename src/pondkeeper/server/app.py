@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from pondkeeper.access.audit import Audit
     from pondkeeper.access.keyring import Keyring
+    from pondkeeper.archive.desk import ArchiverDesk
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
     from pondkeeper.settings import Settings
@@ -74,13 +75,18 @@ class KeeperApp(FastAPI):
 
 
 def create_app(
-    registry: Registry, running: RunningQueries, keys_: Keyring, settings: Settings, audit: Audit | None = None
+    registry: Registry,
+    running: RunningQueries,
+    keys_: Keyring,
+    settings: Settings,
+    audit: Audit | None = None,
+    archiver: ArchiverDesk | None = None,
 ) -> KeeperApp:
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
     limits, throttle = LimitBook(settings), Throttle(settings.limits.failed_logins_per_min)
-    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit))
+    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

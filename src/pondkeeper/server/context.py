@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pondkeeper.access.keyring import Keyring
     from pondkeeper.access.limit_book import LimitBook
     from pondkeeper.access.throttle import Throttle
+    from pondkeeper.archive.desk import ArchiverDesk
     from pondkeeper.databases.database import Database
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
@@ -35,6 +36,7 @@ class Context:
     limits: LimitBook
     throttle: Throttle
     audit: Audit | None = None
+    archiver: ArchiverDesk | None = None
     is_stopping: bool = False
 
     def database(self, scope: Scope, action: Action) -> Database:

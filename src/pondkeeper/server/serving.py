@@ -18,6 +18,8 @@ import uvloop
 from pondkeeper import __version__
 from pondkeeper.access.audit import Audit
 from pondkeeper.access.keyring import Keyring
+from pondkeeper.archive.desk import ArchiverDesk
+from pondkeeper.archive.place import place_of
 from pondkeeper.databases.registry import Registry, database_files
 from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
@@ -102,13 +104,14 @@ class Keeper:
         lock = steps.enter_context(await asyncio.to_thread(_lock_home, self._home))
         assert lock.held
         tls = await asyncio.to_thread(tls_context, self._settings.server)
-        registry = Registry(database_files(self._path), self._home, self._settings)
+        archiver = await asyncio.to_thread(self._make_archiver)
+        registry = Registry(database_files(self._path), self._home, self._settings, archiver.attach)
         await registry.start()
         steps.push_async_callback(self._stop_registry, registry)
         keys = await Keyring.open(self._home.control_db)
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
-        app = create_app(registry, registry.running, keys, self._settings, audit)
+        app = create_app(registry, registry.running, keys, self._settings, audit, archiver)
         self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
         steps.push_async_callback(self._stop_doors, self._server, self._pipelines)
@@ -120,6 +123,13 @@ class Keeper:
         if self._path.is_dir():
             registry.on_added = lambda: self._sign(registry, url)
             registry.watch_folder(self._path)
+
+    def _make_archiver(self) -> ArchiverDesk:
+        """The desk of the archive, which notes where that is for commands without a keeper. Raises SettingInvalid."""
+        place = place_of(self._settings.archive, self._home)
+        if self._settings.archive.to:
+            place.note(self._home)
+        return ArchiverDesk(self._settings.archive, place, self._home)
 
     async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
         """The audit, which ends after the last request has; None where it is switched off."""

@@ -1,0 +1,276 @@
+"""The keeper's side of the archive: each database's newest version put in, never in anybody's way, and how far behind it is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import structlog
+
+from pondkeeper.archive.asking import ArchiveProcess
+from pondkeeper.archive.backlog import Backlog, Task
+from pondkeeper.archive.lineage import lineage_of
+from pondkeeper.archive.place import Place
+from pondkeeper.databases.archiving import Publication
+from pondkeeper.databases.events import EventHub
+from pondkeeper.errors import DatabaseNotFound, PondkeeperError, SnapshotNotFound
+from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.settings import ArchiveSettings
+from pondkeeper.workers.side_tasks import SideTasks
+from pondkeeper.workers.spawning import Template
+
+LOOK_S = 0.5
+FIRST_VERSION_S = 10.0
+_log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Counters:
+    """What has been archived since the keeper started."""
+
+    versions: int = 0
+    blocks_hashed: int = 0
+    blocks_put: int = 0
+    bytes_put: int = 0
+    archiving_s: float = 0.0
+    failures: int = 0
+
+    def add(self, answer: dict[str, Any]) -> None:
+        """One version more."""
+        self.versions += 1
+        for name in ("blocks_hashed", "blocks_put", "bytes_put"):
+            setattr(self, name, getattr(self, name) + answer[name])
+        self.archiving_s += answer["elapsed_ms"] / 1000
+
+
+class _Kept:
+    """One database of the archive."""
+
+    def __init__(self, paths: DatabasePaths, interval_s: float) -> None:
+        self.paths = paths
+        self.backlog = Backlog(interval_s)
+        self.counters = Counters()
+        self.is_behind = False
+        self.is_asked_for = False
+        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    def settle(self, error: PondkeeperError | None) -> None:
+        """Tell those who wait: of a fault all, else those whose version is in."""
+        archived = self.backlog.archived.version if self.backlog.archived else 0
+        for version, future in self.waiters:
+            if future.done():
+                continue
+            if error is not None:
+                future.set_exception(error.again())
+            elif version <= archived:
+                future.set_result(None)
+        self.waiters = [waiter for waiter in self.waiters if not waiter[1].done()]
+
+
+class ArchiverDesk:
+    """Archives what is published, where `archive.to` says so; anywhere, when it is asked to (`now`)."""
+
+    def __init__(self, settings: ArchiveSettings, place: Place, home: Home) -> None:
+        self.place = place
+        self.is_on = bool(settings.to)
+        self._settings = settings
+        self._home = home
+        self._kept: dict[str, _Kept] = {}
+        self._tasks = SideTasks()
+        self._wake = asyncio.Event()
+        self._is_started = False
+        self._is_stopping = False
+
+    def attach(self, template: Template, events: EventHub) -> ArchiverDesk:
+        """Use these from now on: the keeper's children are forked there, and what happens is told there."""
+        self._archiver = ArchiveProcess(template, "archiver", self.place, (self._home.root / "databases",))
+        self._events = events
+        return self
+
+    # What the databases tell
+
+    async def start(self, databases: list[DatabasePaths]) -> None:
+        for paths in databases:
+            self._kept.setdefault(paths.name, _Kept(paths, self._settings.interval_s))
+        if not self._is_started:
+            self._is_started = True
+            self._tasks.start(self._run())
+            self._tasks.start(self._watch())
+
+    def published(self, name: str, publication: Publication) -> None:
+        self._kept[name].backlog.published(publication, time.monotonic())
+        self._wake.set()
+
+    async def first_version(self, name: str) -> int:
+        """Above all versions that the archive has of a database whose home is new. 1 where the archive cannot be asked."""
+        if not self.is_on:
+            return 1
+        try:
+            asked = self._archiver.ask({"op": "newest", "database": name})
+            newest = (await asyncio.wait_for(asked, FIRST_VERSION_S))["version"]
+        except (TimeoutError, PondkeeperError) as error:
+            _log.warning("the archive could not be asked for versions", database=name, error=str(error))
+            return 1
+        return (newest or 0) + 1
+
+    def status(self, name: str) -> dict[str, Any] | None:
+        kept = self._kept.get(name)
+        if kept is None or not (self.is_on or kept.backlog.archived):
+            return None
+        archived, problem = kept.backlog.archived, kept.backlog.problem
+        return {
+            "is_on": self.is_on,
+            "version": archived.version if archived else None,
+            "created_at": archived.created_at if archived else None,
+            "lag_s": round(kept.backlog.lag_s(time.monotonic()), 3) if self.is_on else 0.0,
+            "is_behind": kept.is_behind,
+            "problem": problem.to_wire() if problem else None,
+            "counters": asdict(kept.counters),
+        }
+
+    async def stop(self, grace_s: float) -> None:
+        self._is_stopping = True
+        if self._is_started and self.is_on:
+            try:
+                await asyncio.wait_for(self._finish(), grace_s)
+            except TimeoutError:
+                _log.warning("the last versions were not archived in time; the next keeper does it")
+        await self._tasks.end()
+        for kept in self._kept.values():
+            kept.settle(PondkeeperError("The keeper stops."))
+        await self._archiver.stop()
+
+    # What people ask
+
+    async def now(self, name: str, version: int) -> dict[str, Any]:
+        """Archive this version, or a newer one, at once; what is in the archive then. Raises PondkeeperError."""
+        kept = self._kept.get(name)
+        if kept is None:
+            raise DatabaseNotFound(f"There is no database {name!r} here.")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        kept.waiters.append((version, done))
+        kept.is_asked_for = True
+        kept.settle(None)
+        self._wake.set()
+        try:
+            await done
+        finally:
+            done.cancel()
+        archived = kept.backlog.archived
+        assert archived is not None
+        return {"database": name, "version": archived.version, "created_at": archived.created_at}
+
+    async def listed(self, name: str, limit: int) -> dict[str, Any]:
+        """The versions that the archive has, newest first. Raises PondkeeperError."""
+        answer = await self._archiver.ask({"op": "list", "database": name, "limit": limit})
+        return {key: value for key, value in answer.items() if key not in ("op", "elapsed_ms")}
+
+    # The work
+
+    async def _run(self) -> None:
+        """Archive whatever is due, one database after the other, whoever has waited longest first."""
+        while True:
+            self._wake.clear()
+            kept = self._next()
+            if kept is not None:
+                await self._archive(kept)
+                continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._rest_s())
+            except TimeoutError:
+                continue
+
+    def _next(self) -> _Kept | None:
+        now = time.monotonic()
+        due = [kept for kept in self._wanted() if self._due_in_s(kept, now) == 0.0]
+        return max(due, key=lambda kept: kept.backlog.lag_s(now), default=None)
+
+    def _rest_s(self) -> float | None:
+        now = time.monotonic()
+        return min((rest for kept in self._wanted() if (rest := self._due_in_s(kept, now)) is not None), default=None)
+
+    def _wanted(self) -> list[_Kept]:
+        return [kept for kept in self._kept.values() if self.is_on or kept.is_asked_for]
+
+    def _due_in_s(self, kept: _Kept, now: float) -> float | None:
+        due_in_s = kept.backlog.due_in_s(now)
+        is_urgent = kept.is_asked_for or (self._is_stopping and kept.backlog.problem is None)
+        return 0.0 if due_in_s is not None and is_urgent else due_in_s
+
+    async def _archive(self, kept: _Kept) -> None:
+        """One attempt at one database. Only a fault of ours raises."""
+        task = kept.backlog.begin(time.monotonic())
+        kept.is_asked_for = False
+        try:
+            answer = await self._archiver.ask(await self._message(kept, task))
+            if answer["op"] == "retired" and kept.backlog.newest is task.publication:
+                raise SnapshotNotFound(f"The newest snapshot of {kept.paths.name!r} is not there any more.")
+        except PondkeeperError as error:
+            kept.backlog.failed(error, time.monotonic())
+            kept.counters.failures += 1
+            kept.settle(error)
+            if kept.backlog.failures == 1:
+                _log.warning("a version was not archived; it is tried again", **_about(kept, error))
+            return
+        if answer["op"] == "retired":
+            kept.backlog.superseded(time.monotonic())
+            kept.is_asked_for = bool(kept.waiters)
+            return
+        if kept.backlog.failures:
+            _log.info("the archive takes versions again", database=kept.paths.name, failures=kept.backlog.failures)
+        kept.backlog.done(time.monotonic())
+        kept.counters.add(answer)
+        kept.settle(None)
+        self._events.emit("archived", kept.paths.name, version=answer["version"], bytes_put=answer["bytes_put"])
+
+    async def _message(self, kept: _Kept, task: Task) -> dict[str, Any]:
+        lineage = await asyncio.to_thread(lineage_of, kept.paths)
+        return {
+            "op": "archive",
+            "database": kept.paths.name,
+            "version": task.publication.version,
+            "path": task.publication.path,
+            "created_at": task.publication.created_at,
+            "lineage": lineage.id,
+            "since": task.since,
+            "changed": task.changed,
+        }
+
+    async def _finish(self) -> None:
+        """Archive the last versions of those databases whose archive was in order."""
+        while any(kept.backlog.is_waiting and kept.backlog.problem is None for kept in self._kept.values()):
+            self._wake.set()
+            await asyncio.sleep(LOOK_S / 10)
+
+    async def _watch(self) -> None:
+        """Raise the alarm when a database is too far behind, and end it when it is not any more."""
+        while self.is_on:
+            now = time.monotonic()
+            for kept in self._kept.values():
+                lag_s = kept.backlog.lag_s(now)
+                if (lag_s > self._settings.max_lag_s) != kept.is_behind:
+                    kept.is_behind = not kept.is_behind
+                    self._tell(kept, lag_s)
+            await asyncio.sleep(LOOK_S)
+
+    def _tell(self, kept: _Kept, lag_s: float) -> None:
+        name = kept.paths.name
+        if not kept.is_behind:
+            _log.info("the archive has caught up", database=name)
+            self._events.emit("archive_caught_up", name)
+            return
+        problem = kept.backlog.problem
+        _log.error(
+            "the archive is behind: what was committed since cannot be restored from it",
+            lag_s=round(lag_s, 1), max_lag_s=self._settings.max_lag_s, **_about(kept, problem),
+        )  # fmt: skip
+        self._events.emit("archive_behind", name, lag_s=round(lag_s, 1), problem=problem.code if problem else None)
+
+
+def _about(kept: _Kept, error: PondkeeperError | None) -> dict[str, Any]:
+    said: dict[str, Any] = {"database": kept.paths.name}
+    if error is not None:
+        said |= {"code": error.code, "error": error.message, "private": error.private, "remedy": error.remedy}
+    return said
