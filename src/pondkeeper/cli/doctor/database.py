@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Final
 
-from pondkeeper.cli.doctor import blocks, spool
+from pondkeeper.cli.doctor import blocks, spool, wal
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
 from pondkeeper.cli.quantities import age_s, show_bytes, show_seconds
 from pondkeeper.engine.fileformat import Headers, read_headers
@@ -19,7 +19,6 @@ from pondkeeper.local.known import is_own_child, serving_home, who
 from pondkeeper.snapshots.listing import list_snapshots
 from pondkeeper.writer.lease import current_holder, waiting_count
 
-LARGE_WAL_BYTES: Final = 256 * 1024 * 1024
 LONG_LEASE_S: Final = 3600.0
 CLOCK_SLACK_S: Final = 5.0
 READABLE: Final = {"1.5.": 68, "2.0.": 999}  # what 2.0 writes by default calls itself 999
@@ -36,7 +35,7 @@ def examine(paths: DatabasePaths, *, keeper_runs: bool, whole: bool = False) -> 
     if file.level == "ok":
         yield blocks.examine(subject, paths, whole=whole)
     yield _writable(subject, paths)
-    yield _wal(subject, paths)
+    yield wal.examine(subject, paths)
     yield from _holders(subject, paths, keeper_runs=keeper_runs)
     yield from _lease(subject, paths)
     yield from _claim(subject, paths, keeper_runs=keeper_runs)
@@ -95,18 +94,6 @@ def _writable(subject: str, paths: DatabasePaths) -> Finding:
             subject, f"everybody may write its file (mode {mode:o})", "chmod o-w, or its contents are anybody's."
         )
     return ok(subject, f"its file and folder are writable (mode {mode:o})")
-
-
-def _wal(subject: str, paths: DatabasePaths) -> Finding:
-    try:
-        size = paths.wal.stat().st_size
-    except FileNotFoundError:
-        return ok(subject, "no WAL: everything committed is in the file")
-    text = f"a WAL of {show_bytes(size)}"
-    if size > LARGE_WAL_BYTES:
-        remedy = "It is replayed at the next open, which takes a while; CHECKPOINT in the program that writes makes it short."
-        return warning(subject, text, remedy)
-    return ok(subject, f"{text}: commits since the last checkpoint")
 
 
 def _holders(subject: str, paths: DatabasePaths, *, keeper_runs: bool) -> Iterator[Finding]:
