@@ -136,6 +136,7 @@ class Applier:
             attempt.transaction.commit(lambda: self._send({"op": "committing", "numbers": numbers}))
             if not session.is_in_place():
                 raise CommitUnknown(_displaced())
+            session.keep_wal()
         except CommitUnknown as unknown:
             batch.refuse(attempt.begun, unknown.error, "unknown")
             raise SystemExit(1) from unknown

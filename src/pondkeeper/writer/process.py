@@ -54,6 +54,8 @@ class Writer:
             temp_directory=config["temp_directory"],
             temp_limit_bytes=config["temp_limit_bytes"],
             may_make=config["may_make"],
+            preimage=self._paths.preimage,
+            snapshots=self._paths.snapshots,
         )
         self._idle_close_s: float = config["idle_close_s"]
         self._publisher = Publisher(send, self._paths.file.parent, config["next_version"], config["pause_ratio"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.engine.opening import WriterConfig, open_database
-from pondkeeper.engine.writing import Judge, Transaction, checkpoint
+from pondkeeper.engine.writing import CommitUnknown, Judge, Transaction, checkpoint
+from pondkeeper.files.durable import sync_folder
 
 
 class Session:
@@ -25,6 +27,7 @@ class Session:
         self._path = config.path
         self.outcomes = Outcomes(self._own)
         self._identity = _identity(config.path)
+        self._wal_is_named = False
 
     def is_in_place(self) -> bool:
         """Whether the open file is still the one at its path: somebody may have moved, removed or replaced it.
@@ -44,8 +47,23 @@ class Session:
         self._cursor = self._connection.cursor()
         return Transaction(self._cursor, self.judge, self._lock, self.outcomes)
 
+    def keep_wal(self) -> None:
+        """After a commit, before it is acknowledged: the WAL that it may have made is there after a power cut.
+
+        Trap: DuckDB syncs the WAL and never the folder that names it, and each CHECKPOINT ends with the WAL's removal.
+        Raises CommitUnknown.
+        """
+        if self._wal_is_named:
+            return
+        try:
+            sync_folder(Path(self._path).parent)
+        except OSError as error:
+            raise CommitUnknown(translate(error)) from error
+        self._wal_is_named = True
+
     def checkpoint(self) -> None:
         """Fold the WAL into the file; whoever writes meanwhile waits in the engine. Raises CheckpointPostponed or PondkeeperError."""
+        self._wal_is_named = False
         checkpoint(self._connection)
 
     def close(self) -> None:
