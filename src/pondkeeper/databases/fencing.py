@@ -26,6 +26,11 @@ def writers_temp(paths: DatabasePaths) -> Path:
     return paths.home / "temp" / f"writer-{paths.name}"
 
 
+def repairers_temp(paths: DatabasePaths) -> Path:
+    """The temp folder of whoever looks whether the file is torn."""
+    return paths.home / "temp" / f"repairer-{paths.name}"
+
+
 def of_reader(paths: DatabasePaths) -> Fence:
     """The snapshots of one database, read-only. Trap: of all its versions, since a fence that is up cannot be moved on."""
     return Fence(read=(str(paths.snapshots),))
@@ -37,10 +42,17 @@ def of_stager(paths: DatabasePaths) -> Fence:
 
 
 def of_writer(paths: DatabasePaths) -> Fence:
-    """The files in the database's folder, whose turn it is, and what is to be loaded."""
-    read = (_WHO_HOLDS_A_LOCK, str(paths.incoming), str(paths.staging))
+    """The files in the database's folder, whose turn it is, what is to be loaded, and the snapshots: is the newest as the file?"""
+    read = (_WHO_HOLDS_A_LOCK, str(paths.incoming), str(paths.staging), str(paths.snapshots))
     own = (str(paths.turn), str(writers_temp(paths)))
     return Fence(read, own, files_in=(str(paths.file.parent),), may_touch=True)
+
+
+def of_repairer(paths: DatabasePaths) -> Fence:
+    """What the writer may, since it opens the file too; and folders beside it, for what is set aside."""
+    temp = str(repairers_temp(paths))
+    read = (_WHO_HOLDS_A_LOCK, str(paths.snapshots))
+    return Fence(read, (str(paths.turn), temp), files_in=(str(paths.file.parent),), may_touch=True)
 
 
 def of_copier(paths: DatabasePaths) -> Fence:
