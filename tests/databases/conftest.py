@@ -20,12 +20,17 @@ def pond(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
 
 @pytest.fixture
 def client(pond: KeeperProcess) -> Client:
-    """A client that takes a 503 for an answer; nobody has the file open when the test begins, and `t` is empty."""
+    """A client that takes a 503 for an answer; `t` is empty when the test begins."""
     client = pond.client(retry_for_s=0.0)
     version = client.execute("DELETE FROM t").version
     client.query("SELECT 1", at_least=version)
-    wait_closed(client)
     return client
+
+
+@pytest.fixture
+def closed_file(client: Client) -> None:
+    """Nobody has the file open when the test begins: for those who open it without asking. It takes more than a second."""
+    wait_closed(client)
 
 
 def wait_closed(client: Client) -> None:

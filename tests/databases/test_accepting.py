@@ -21,10 +21,9 @@ from tests.support.strangers import Stranger
 
 @pytest.fixture
 def http(pond: KeeperProcess, client: Client) -> Any:
-    """A bare client; `t` has a column `n` and is empty, and nothing waits in the spool or has the file open."""
+    """A bare client; `t` has a column `n` and is empty, and nothing waits in the spool."""
     wait_drained(pond)
     client.query("SELECT 1", at_least=client.execute("DELETE FROM t").version)
-    wait_closed(client)
     with pond.http() as http:
         yield http
 
@@ -69,6 +68,7 @@ def test_accepting_goes_on_while_a_program_has_the_lease(pond: KeeperProcess, ht
 
 def test_accepting_goes_on_while_a_stranger_has_the_file(pond: KeeperProcess, http: httpx.Client, tmp_path: Path) -> None:
     """A program that opened it without asking: accepted at once, applied when it has gone."""
+    wait_closed(pond.client())
     with Stranger(pond.target, tmp_path):
         tickets = [accepted(send(http, "pond", "t", {"n": n})) for n in range(10)]
         assert pond.client().ticket(tickets[0])["outcome"] == "waiting"
@@ -174,9 +174,9 @@ def test_tickets_belong_to_their_key(pond: KeeperProcess, http: httpx.Client) ->
     admin = pond.client()
     keys = {name: admin.create_key(name, role)["token"] for name, role in (("one", "writer"), ("two", "writer"), ("r", "reader"))}
     with (
-        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['one']}"}, trust_env=False) as one,
-        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['two']}"}, trust_env=False) as two,
-        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['r']}"}, trust_env=False) as reader,
+        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['one']}"}, trust_env=False, timeout=60) as one,
+        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['two']}"}, trust_env=False, timeout=60) as two,
+        httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {keys['r']}"}, trust_env=False, timeout=60) as reader,
     ):
         answer = send(one, "pond", "t", {"n": 1})
         ticket, place = accepted(answer), answer.headers["location"]

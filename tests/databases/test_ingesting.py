@@ -475,7 +475,7 @@ def test_bounds_of_a_body(tmp_path: Path) -> None:
     settings = {
         "PONDKEEPER_INGEST_MAX_BODY_BYTES": "1MB",
         "PONDKEEPER_SERVER_MAX_BODY_BYTES": "10KB",
-        "PONDKEEPER_SERVER_BODY_TIMEOUT_S": "1",
+        "PONDKEEPER_SERVER_BODY_TIMEOUT_S": "1.5",
     }
     with KeeperProcess(tmp_path / "pond.duckdb", "--readers", "2", environment=settings) as keeper:
         client = keeper.client(retries=0)
@@ -489,12 +489,12 @@ def test_bounds_of_a_body(tmp_path: Path) -> None:
 
         def slowly(pieces: int, pause_s: float) -> Iterator[bytes]:
             for n in range(pieces):
+                time.sleep(pause_s if n else 0)
                 yield b'{"n": %d}\n' % n
-                time.sleep(pause_s)
 
-        assert send(keeper, slowly(8, 0.4)).json()["rows"] == 8
+        assert send(keeper, slowly(6, 0.4)).json()["rows"] == 6
         try:
-            late = code_of(send(keeper, slowly(2, 4.0)))
+            late = code_of(send(keeper, slowly(2, 3.5)))
         except httpx.HTTPError:  # the connection was closed while we were sending
             late = RequestTooSlow.code
         assert late == RequestTooSlow.code

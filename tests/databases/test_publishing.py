@@ -43,7 +43,7 @@ def stop_publishing(keeper: KeeperProcess) -> FlockFile:
 @pytest.mark.parametrize("ending", ["kill -9", "SIGTERM"])
 def test_promised_version_is_honoured_after_a_restart(start_keeper: StartKeeper, ending: str) -> None:
     """Commits go on while nothing can be published; what their answers promised holds after the end of the keeper."""
-    keeper = start_keeper()
+    keeper = start_keeper(None, "--grace", "2s")  # Why: it does not stop before that, since it cannot publish
     lock = stop_publishing(keeper)
     published = keeper.client().query("SELECT 1").version
     promised = 0
@@ -64,7 +64,7 @@ def test_promised_version_is_honoured_after_a_restart(start_keeper: StartKeeper,
     assert promised >= published + 4
     assert problem is not None
     assert stale == 0  # the positive control: it was not published
-    assert keeper.client().query("SELECT max(n) FROM t", at_least=promised, timeout_s=10).scalar() == number
+    assert keeper.client().query("SELECT max(n) FROM t", at_least=promised, timeout_s=30).scalar() == number
 
 
 def test_commits_are_published_when_the_copier_works_again(start_keeper: StartKeeper) -> None:
@@ -75,7 +75,7 @@ def test_commits_are_published_when_the_copier_works_again(start_keeper: StartKe
     wait_until(lambda: keeper.client().status("pond")["problem"], what="a problem in the status")
     lock.release()
 
-    assert keeper.client().query("SELECT max(n) FROM t", at_least=outcome.version, timeout_s=20).scalar() == 7
+    assert keeper.client().query("SELECT max(n) FROM t", at_least=outcome.version, timeout_s=30).scalar() == 7
     wait_until(lambda: keeper.client().status("pond")["problem"] is None, what="a status without a problem")
 
 

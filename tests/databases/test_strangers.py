@@ -20,10 +20,11 @@ from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import is_alive
 from tests.support.strangers import Stranger
 
+pytestmark = pytest.mark.usefixtures("closed_file")
 COUNT = "SELECT count(*) FROM t"
 PLAIN_SCRIPT = """
 import sys, time, duckdb
-give_up_at = time.monotonic() + 15
+give_up_at = time.monotonic() + 60
 while True:
     try:
         with duckdb.connect(sys.argv[1]) as connection:
@@ -48,7 +49,7 @@ def test_file_is_closed_soon_after_the_last_write(pond: KeeperProcess, client: C
         duckdb.connect(str(pond.target))
     began = time.monotonic()
     wait_closed(client)
-    assert 0.3 < time.monotonic() - began < 8
+    assert 0.3 < time.monotonic() - began < 20
     with duckdb.connect(str(pond.target)) as connection:
         assert connection.execute(COUNT).fetchall() == [(1,)]
     assert not pond.database.wal.exists()
@@ -63,7 +64,7 @@ def test_plain_script_gets_in_and_its_row_is_published(pond: KeeperProcess, clie
             client.execute("INSERT INTO t VALUES (?)", [sent])
             sent += 1
         time.sleep(1.6)
-    _, errors = script.communicate(timeout=20)
+    _, errors = script.communicate(timeout=70)
 
     assert script.returncode == 0, errors
     published(client, sent + 1)
@@ -137,4 +138,4 @@ def test_stranger_that_hangs_keeps_nobody_from_reading(pond: KeeperProcess, clie
             assert client.query(COUNT).scalar() == 0
             assert client.status("pond")["state"] == "ready"
         os.kill(stranger.pid, signal.SIGKILL)
-    assert client.execute("INSERT INTO t VALUES (1)", timeout_s=15).outcome == "committed"
+    assert client.execute("INSERT INTO t VALUES (1)", timeout_s=20).outcome == "committed"

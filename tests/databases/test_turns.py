@@ -169,18 +169,18 @@ def test_a_write_behind_a_long_write_is_told_that_the_keeper_has_the_lease(pond:
 
 
 def test_waiting_does_not_count_as_running(pond: KeeperProcess, client: Client) -> None:
-    """A write that may run for half a second waits for its turn for much longer, and is then applied."""
+    """A write that may run for a second waits for its turn for much longer, and is then applied."""
     with Program(pond.target).there() as program:
-        write = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=0.5))
+        write = Asked(lambda: client.execute("INSERT INTO t VALUES (1)", timeout_s=1.0))
         in_line(client, 1)
-        time.sleep(1.5)
+        time.sleep(2.0)
         assert not write.is_done()
         program.let_go()
         assert write.outcome().outcome == "committed"
-    running_too_long = Asked(lambda: client.execute(LONG, wait_s=60, timeout_s=0.5)).outcome()
+    running_too_long = Asked(lambda: client.execute(LONG, wait_s=60, timeout_s=1.0)).outcome()
 
     assert isinstance(running_too_long, WriteTimedOut)
-    assert running_too_long.details == {"timeout_s": 0.5}
+    assert running_too_long.details == {"timeout_s": 1.0}
 
 
 def test_a_write_is_dropped_in_the_writers_hands_when_its_client_goes(pond: KeeperProcess, client: Client) -> None:

@@ -48,7 +48,7 @@ def test_second_keeper_is_refused_with_the_name_of_the_first(keeper: KeeperProce
     with keepers(second, third):
         for each in (second, third):
             each.launch()
-            assert each.process.wait(30) == 9
+            assert each.process.wait(60) == 9
             assert str(keeper.pid) in each.log()
             assert keeper.url in each.log()
     assert keeper.client().query("SELECT 1").scalar() == 1
@@ -71,7 +71,7 @@ def test_taken_port_is_an_error_with_its_remedy(tmp_path: Path) -> None:
         keeper.port = other.getsockname()[1]
         with keepers(keeper):
             keeper.launch()
-            assert keeper.process.wait(30) == 2
+            assert keeper.process.wait(60) == 2
             assert f"Port {keeper.port}" in keeper.log()
             assert "--port" in keeper.log()
 
@@ -104,7 +104,7 @@ def test_signal_lets_a_query_finish_and_a_second_does_not(start_keeper: StartKee
     assert not answers
     assert keeper.is_running()
     keeper.process.send_signal(signal.SIGINT)
-    assert keeper.process.wait(15) == 0
-    thread.join(5)
+    assert keeper.process.wait(40) == 0
+    thread.join(20)
     client.close()
     assert answers == [503]

@@ -28,7 +28,11 @@ class Stranger:
         self._process = subprocess.Popen(
             [sys.executable, str(script), str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self._heard("open")
+        try:
+            self._heard("open")
+        except BaseException:  # Why: whoever asked for it does not get it, and nobody else would end it.
+            self.kill()
+            raise
 
     @property
     def pid(self) -> int:

@@ -56,7 +56,7 @@ def test_a_script_gets_in_beside_a_steady_writer(keeper: KeeperProcess, pause_s:
     client.execute("CREATE TABLE t (who VARCHAR, number INTEGER)")
     with steady_writer(keeper, pause_s) as written:
         for _ in range(3):
-            command = [sys.executable, "-c", SCRIPT, str(keeper.target), "10"]
+            command = [sys.executable, "-c", SCRIPT, str(keeper.target), "40"]
             script = subprocess.run(command, capture_output=True, text=True, check=False, env=program_environment())
             assert script.returncode == 0, script.stderr
     version = keeper.local_client().take_snapshot()["version"]

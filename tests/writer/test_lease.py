@@ -81,7 +81,7 @@ def test_lease_is_free_the_moment_its_holder_is_killed(paths: DatabasePaths) -> 
     assert current_holder(paths) is None
     assert not paths.lease_json.exists(), "whoever looks clears what the dead one left"
     lease = Lease(paths, "heir", "")
-    lease.acquire(1.0)
+    lease.acquire(20.0)
     assert (found := current_holder(paths)) is not None
     assert found.who == "heir"
     lease.release()
@@ -91,7 +91,7 @@ def test_lease_is_free_the_moment_its_holder_is_killed(paths: DatabasePaths) -> 
 def test_lease_outlives_its_taker_in_a_child_that_inherited_it(paths: DatabasePaths) -> None:
     """A program that inherited the lease holds it as long as it lives: it may have the file open."""
     lease = Lease(paths, "run", "")
-    lease.acquire(1.0)
+    lease.acquire(20.0)
     child = subprocess.Popen(["sleep", "60"], pass_fds=[lease.fileno()])
     lease.release()
 
@@ -104,7 +104,7 @@ def test_lease_outlives_its_taker_in_a_child_that_inherited_it(paths: DatabasePa
 def test_tickets_are_served_in_order(paths: DatabasePaths) -> None:
     """Programs get the lease in the order in which they asked for it."""
     first = Lease(paths, "first", "")
-    first.acquire(1.0)
+    first.acquire(20.0)
     order: list[int] = []
 
     def wait(number: int) -> None:
@@ -131,7 +131,7 @@ def test_tickets_are_served_in_order(paths: DatabasePaths) -> None:
 def test_ticket_of_a_dead_program_does_not_block(paths: DatabasePaths) -> None:
     """A program that is killed while it waits leaves its ticket behind, and nobody waits for it."""
     lease = Lease(paths, "holder", "")
-    lease.acquire(1.0)
+    lease.acquire(20.0)
     waiter = hold(paths, "killed while waiting")
     deadline = time.monotonic() + 20
     while waiting_count(paths) == 0 and time.monotonic() < deadline:
@@ -142,13 +142,13 @@ def test_ticket_of_a_dead_program_does_not_block(paths: DatabasePaths) -> None:
     lease.release()
 
     assert tickets.waiting(paths.tickets) == []
-    Lease(paths, "next", "").acquire(1.0)
+    Lease(paths, "next", "").acquire(20.0)
 
 
 def test_waiting_can_be_cancelled(paths: DatabasePaths) -> None:
     """A request that is cancelled stops waiting and gives its ticket back."""
     lease = Lease(paths, "holder", "")
-    lease.acquire(1.0)
+    lease.acquire(20.0)
     began = time.monotonic()
     with pytest.raises(DatabaseBusy):
         Lease(paths, "cancelled", "").acquire(60, is_cancelled=lambda: True)
@@ -161,7 +161,7 @@ def test_waiting_can_be_cancelled(paths: DatabasePaths) -> None:
 def test_many_programs_have_their_turns_in_the_order_of_their_tickets(paths: DatabasePaths, tmp_path: Path) -> None:
     """Twelve processes that ask one after the other: each has its turn before the next, and none is passed over."""
     first = Lease(paths, "first", "")
-    first.acquire(1.0)
+    first.acquire(20.0)
     log = tmp_path / "turns"
     programs = []
     for number in range(12):
@@ -243,7 +243,7 @@ def test_who_does_not_want_to_wait_is_not_put_off_by_those_who_only_look(paths: 
 def test_the_lease_can_be_taken_from_those_who_inherited_it(paths: DatabasePaths) -> None:
     """A daemon that a program left behind keeps nobody waiting when the lease is given back from all."""
     lease = Lease(paths, "run", "")
-    lease.acquire(1.0)
+    lease.acquire(20.0)
     child = subprocess.Popen(["sleep", "60"], pass_fds=[lease.fileno()])
     lease.release(from_all=True)
     held = current_holder(paths)
