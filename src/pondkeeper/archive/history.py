@@ -29,7 +29,7 @@ def databases(store: Store) -> list[str]:
 def versions(store: Store, database: str) -> list[ArchivedVersion]:
     """All versions of a database, oldest first."""
     names = store.names(versions_prefix(database))
-    return [found for name in names if (found := parse_name(database, name)) is not None]
+    return sorted(found for name in names if (found := parse_name(database, name)) is not None)
 
 
 def newest(store: Store, database: str) -> ArchivedVersion | None:

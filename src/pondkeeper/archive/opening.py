@@ -39,7 +39,9 @@ class _Identity:
 def open_store(target: str) -> Store:
     """The store at a folder (absolute) or `s3://bucket/prefix`. Nothing is read or written yet."""
     if target.startswith(_BUCKET):
-        raise InvalidRequest("Buckets are not supported yet.")
+        from pondkeeper.archive.store.s3 import S3Store
+
+        return S3Store(target)
     path = Path(target).expanduser()
     if not path.is_absolute():
         raise InvalidRequest("The folder of an archive is named by its absolute path.", private=target)

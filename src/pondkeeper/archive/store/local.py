@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pondkeeper.archive.store.protocol import Stored
 from pondkeeper.errors import ArchiveBusy, ArchiveUnavailable, DiskFull, ObjectMissing
 from pondkeeper.files.durable import PRIVATE_FILE, empty_folder, make_folder, sync_file, sync_folder
 
@@ -40,16 +41,15 @@ class LocalStore:
             try:
                 return (self.root / name).read_bytes()
             except FileNotFoundError as error:
-                raise ObjectMissing(private=f"{self.root}/{name}", object=name) from error
+                raise ObjectMissing(private=str(error), object=name) from error
 
     def has(self, name: str) -> bool:
         with _disk_errors():
             return os.path.exists(self.root / name)
 
     def put(self, name: str, data: bytes) -> None:
-        batch = _Batch(self)
-        batch.put(name, data)
-        batch.flush()
+        with self.putting() as batch:
+            batch.put(name, data)
 
     @contextlib.contextmanager
     def putting(self) -> Iterator[_Batch]:
@@ -61,12 +61,16 @@ class LocalStore:
             batch.discard()
 
     def names(self, prefix: str) -> Iterator[str]:
-        with _disk_errors():
-            for entry in sorted(self._entries(prefix), key=lambda entry: entry.name + "/" * entry.is_dir()):
-                if entry.is_dir():
-                    yield from self.names(f"{prefix}{entry.name}/")
-                else:
-                    yield prefix + entry.name
+        return (prefix + path for path, _ in self._files(prefix))
+
+    def stored(self, prefix: str) -> Iterator[Stored]:
+        for path, entry in self._files(prefix):
+            with _disk_errors():
+                try:
+                    size_bytes = entry.stat().st_size
+                except FileNotFoundError:  # Why: removed since the folder was read.
+                    continue
+            yield Stored(prefix + path, size_bytes)
 
     def folders(self, prefix: str) -> list[str]:
         with _disk_errors():
@@ -105,12 +109,24 @@ class LocalStore:
         finally:
             os.close(descriptor)
 
+    def _files(self, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        for entry in self._entries(prefix):
+            if entry.is_dir():
+                yield from ((f"{entry.name}/{path}", file) for path, file in self._files(f"{prefix}{entry.name}/"))
+            else:
+                yield entry.name, entry
+
     def _entries(self, prefix: str) -> list[os.DirEntry[str]]:
-        try:
-            with os.scandir(self.root / prefix) as entries:
-                return [entry for entry in entries if not entry.name.startswith(".")]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _disk_errors():
+            try:
+                with os.scandir(self.root / prefix) as entries:
+                    return [entry for entry in entries if not entry.name.startswith(".")]
+            except FileNotFoundError:
+                return []
+
+    def forget_folders(self) -> None:
+        """Something failed: perhaps somebody has removed or unmounted what we know to be there."""
+        self._known_folders.clear()
 
     def ready_folder(self, folder: Path) -> None:
         """Make the folder, durably: a name in a folder that a power cut takes is no name."""
@@ -168,7 +184,9 @@ class _Batch:
                 with os.fdopen(descriptor, "wb", buffering=0) as file:
                     _write_all(file.fileno(), data)
             except BaseException:  # Why: whatever ended the write, the half-made file must not stay behind.
-                temp.unlink(missing_ok=True)
+                self._store.forget_folders()
+                with contextlib.suppress(OSError):
+                    temp.unlink(missing_ok=True)
                 raise
         with self._lock:
             twin = self._written.pop(name, None)
@@ -195,6 +213,9 @@ class _Batch:
 
     def discard(self) -> None:
         """Remove what was not flushed."""
+        if not self._written:
+            return
+        self._store.forget_folders()
         for temp in self._written.values():
             with contextlib.suppress(OSError):
                 temp.unlink(missing_ok=True)

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Stored(NamedTuple):
+    """An object as a listing shows it."""
+
+    name: str
+    size_bytes: int
 
 
 class Fetching(Protocol):
@@ -54,7 +61,11 @@ class Store(Fetching, Protocol):
         ...
 
     def names(self, prefix: str) -> Iterator[str]:
-        """The names that begin with `prefix` (which ends with `/`, or is empty), ascending."""
+        """The names that begin with `prefix` (which ends with `/`, or is empty), in any order."""
+        ...
+
+    def stored(self, prefix: str) -> Iterator[Stored]:
+        """The objects below the prefix with their sizes, in any order."""
         ...
 
     def folders(self, prefix: str) -> list[str]:
