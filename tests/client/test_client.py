@@ -147,7 +147,7 @@ def test_a_write_whose_answer_is_lost_has_an_unknown_outcome(connect: Connect) -
 
 def test_no_keeper_at_all(connect: Connect) -> None:
     """A port where nobody listens is a keeper that is not running, for reads and writes."""
-    client = connect(f"http://127.0.0.1:{free_port()}")
+    client = connect(f"http://127.0.0.1:{free_port()}", retry_for_s=1.0)
     with pytest.raises(KeeperNotRunning):
         client.query("SELECT 1")
     with pytest.raises(KeeperNotRunning):

@@ -41,7 +41,11 @@ class Target:
 
         if self.url is not None:
             return Client(self.url, self.key, database=database, timeout_s=timeout_s, retry_for_s=retry_for_s)
-        return Client.local(self.local_home().root, database=database, timeout_s=timeout_s, retry_for_s=retry_for_s)
+        home = self.local_home()
+        # Why at once: one that runs, starts anew after kill -9 or is busy has its socket. Without, a write was repeated in
+        # silence for half a minute before its author read that nobody is here.
+        retry_for_s = retry_for_s if home.socket.exists() else 0.0
+        return Client.local(home.root, database=database, timeout_s=timeout_s, retry_for_s=retry_for_s)
 
     def local_home(self) -> Home:
         """Its home; an error where there is none, or where it is on another machine."""
