@@ -23,6 +23,7 @@ class Action(StrEnum):
     LEASE = "lease"
     TICKETS = "tickets"
     SNAPSHOT_TAKE = "snapshot_take"
+    RESTORE = "restore"
     QUERY_SEE_OTHERS = "query_see_others"
     QUERY_CANCEL_OTHERS = "query_cancel_others"
     QUERY_SEE_OWN = "query_see_own"
@@ -52,6 +53,8 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.LEASE: (Role.WRITER, Scope.DATABASE),
     Action.TICKETS: (Role.WRITER, Scope.DATABASE),
     Action.SNAPSHOT_TAKE: (Role.WRITER, Scope.DATABASE),
+    # Why admin: it takes back what everybody has written since.
+    Action.RESTORE: (Role.ADMIN, Scope.DATABASE),
     # Why admin: the text of somebody's SQL carries their data.
     Action.QUERY_SEE_OTHERS: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_CANCEL_OTHERS: (Role.ADMIN, Scope.DATABASE),

@@ -116,6 +116,20 @@ def database_option(function: F) -> F:
     )(function)
 
 
+def wanted_options(function: F) -> F:
+    """The options --at and --version of what goes back in time."""
+    for option in (
+        click.option("--version", type=click.IntRange(min=1), help="This version of it."),
+        click.option(
+            "--at",
+            metavar="TIME",
+            help="As it was at that time: 2026-11-20 14:03:07 by this machine's clock, or with a zone (…Z).",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
 def json_option(function: F) -> F:
     """The option --json of every listing, given to the command as `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(function)

@@ -20,6 +20,8 @@ from pondkeeper.errors import AnswerIncomplete
 from pondkeeper.files.paths import Home
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import httpx
     import pyarrow as pa
 
@@ -249,6 +251,17 @@ class Client:
         """Take back an accepted ingest that is not applied yet."""
         self._transport.call("DELETE", self._named_path(database, f"tickets/{quote(ticket, safe='')}"))
 
+    def retry_ticket(self, ticket: str, database: str | None = None) -> str:
+        """Have the kept body of a refused ingest accepted again, behind all others: its new ticket."""
+        path = self._named_path(database, f"tickets/{quote(ticket, safe='')}/retry")
+        return str(self._transport.call("POST", path)["ticket"])
+
+    def ticket_body(self, ticket: str, database: str | None = None) -> Iterator[bytes]:
+        """The body of a refused ingest as it was sent, in pieces."""
+        path = self._named_path(database, f"tickets/{quote(ticket, safe='')}/body")
+        with AnswerStream(self._transport.open("GET", path, accept="*/*")) as answer:
+            yield from answer
+
     def queries(self) -> list[dict[str, Any]]:
         """The queries that run now."""
         return list(self._transport.call("GET", "/v1/queries")["queries"])
@@ -287,6 +300,22 @@ class Client:
         """
         path = self._path(database, "snapshots") + ("?only_changes=true" if only_changes else "")
         return dict(self._transport.call("POST", path))
+
+    def restore(
+        self,
+        database: str | None = None,
+        *,
+        version: int | None = None,
+        at: datetime | None = None,
+        undo: bool = False,
+    ) -> dict[str, Any]:
+        """Make a database what it was: a version, what it was at a time, or what it was before the last restore (`undo`).
+
+        Returns when it is published: `published` is the version to read it by. A time without a zone is this machine's.
+        """
+        wanted = {"version": version, "at": at.astimezone().isoformat() if at else None, "undo": undo or None}
+        body = {name: value for name, value in wanted.items() if value is not None}
+        return dict(self._transport.call("POST", self._path(database, "restore"), body=body, writes=True))
 
     def keys(self) -> list[dict[str, Any]]:
         """The API keys, without their secrets."""

@@ -17,6 +17,7 @@ from pondkeeper.databases.database import Database
 from pondkeeper.databases.fencing import folders, of_copier, of_reader
 from pondkeeper.databases.judging import ENTRY as JUDGE
 from pondkeeper.databases.judging import judge_engine
+from pondkeeper.databases.replacing import end_swaps
 from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
@@ -185,6 +186,7 @@ def _claimed(paths: DatabasePaths) -> FlockFile:
         claim = FlockFile(paths.claim_lock)
         if not claim.try_acquire():
             raise _served_by_another(paths)
+        end_swaps(paths)
         for folder in folders(paths):
             make_folder(folder)
     except OSError as error:

@@ -34,6 +34,8 @@ from pondkeeper.files.paths import DatabasePaths
 COMPANIONS: Final = (".wal", ".wal.checkpoint")
 """What DuckDB keeps beside a database file; with the file they make the database."""
 
+_OF_AN_UNDO: Final = ("undoes", "undone")
+
 
 @dataclass(frozen=True)
 class Swap:
@@ -158,7 +160,9 @@ def prepare_undo(paths: DatabasePaths, *whys: str) -> Preparing:
             f"Nothing that was replaced in database {paths.name!r} is kept, so there is nothing to undo.",
             remedy="Restore a version: `pondkeeper backup list` shows them.",
         )
-    preparing = Preparing(paths, "undo", {"undoes": done[-1].id, "undone": done[-1].about})
+    last = done[-1]
+    undone = {"why": last.why, **{name: value for name, value in last.about.items() if name not in _OF_AN_UNDO}}
+    preparing = Preparing(paths, "undo", {"undoes": last.id, "undone": undone})
     for file in files:
         os.link(file, preparing.file.with_name(file.name))
     return preparing

@@ -27,6 +27,7 @@ from pondkeeper.server.routes import (
     keys,
     metrics,
     queries,
+    restores,
     snapshots,
     tickets,
 )
@@ -56,7 +57,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, tickets, events, keys, health, metrics):
+        for noun in (databases, snapshots, restores, tickets, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -15,6 +16,7 @@ from pondkeeper.server.arriving import ARRIVING
 from pondkeeper.server.exchange import ClientGone
 from pondkeeper.server.scopes import header
 from pondkeeper.settings.values import parse_size
+from pondkeeper.snapshots.holding import Wanted
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope
@@ -103,6 +105,26 @@ class NewKeyBody(Struct, forbid_unknown_fields=True, frozen=True):
         Annotated[dict[str, float | str], Meta(description='Limits of its own, such as {"timeout_s": 5, "memory": "1GB"}.')]
         | None
     ) = None
+
+
+class RestoreBody(Struct, forbid_unknown_fields=True, frozen=True):
+    """What a database is to become again: a version, or what it was at a time; or what it was before the last restore."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+    at: Annotated[datetime, Meta(tz=True, description="With its zone: 2026-11-20T14:03:07Z.")] | None = None
+    undo: bool = False
+
+    def wanted(self) -> Wanted:
+        """The version or the time."""
+        return Wanted(self.version, self.at)
+
+    def __post_init__(self) -> None:
+        if (self.version is not None) + (self.at is not None) + self.undo != 1:
+            raise ValueError("Give one of `version`, `at` and `undo`")
+
+    def describe(self) -> str:
+        """For the audit."""
+        return "UNDO" if self.undo else f"VERSION {self.version}" if self.version is not None else f"AT {self.at}"
 
 
 def size_bytes(size: int | str | None, name: str) -> int | None:

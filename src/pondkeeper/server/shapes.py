@@ -222,6 +222,16 @@ class KeyEntry(Struct):
     tables: Annotated[list[str] | None, Meta(description="What it may read; null for everything.")]
     limits: dict[str, float]
     state: Annotated[str, Meta(description="live, expired or revoked")]
+class RestoreAnswer(Struct):
+    """A database that is what it was."""
+
+    published: Annotated[int, Meta(description="The new version that has it.")]
+    restored: Annotated[
+        dict[str, Any],
+        Meta(description="Which version it was, of when, and where it came from; of an undo what was undone."),
+    ]
+
+
     created_at: str
     expires_at: str | None
     last_used_at: str | None

@@ -125,6 +125,11 @@ class WriterDesk:
             return None
         since = datetime.fromtimestamp(self.opened_at, UTC).isoformat(timespec="milliseconds")
         return {"who": KEEPER, "why": KEEPERS_REASON, "pid": self.pid, "since": since}
+    @property
+    def is_copying(self) -> bool:
+        """Whether the copier reads the file right now."""
+        return self._copying is not None and not self._copying.done()
+
 
     # What the queue does with it
 

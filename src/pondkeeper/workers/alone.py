@@ -1,0 +1,103 @@
+"""A child without a keeper: one question in, one answer out, behind the fence of the keeper's children.
+
+For commands that work on files: what they need of the engine is done by a process of its own, so that the command loads
+none of it and opens no database. The entry is a module with `answer(question, tell)`; `tell` sends what has been done so
+far, for people. The child dies with the process that asks.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import msgspec
+
+from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.workers import fence
+from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.walls import libraries, try_walls
+
+Tell = Callable[[str], None]
+OOM_SCORE_ADJ: Final = 500
+_SHOWN_CHARS: Final = 2000
+
+
+def ask(
+    entry: str,
+    question: dict[str, Any],
+    within: Fence,
+    *,
+    limits: Mapping[str, int] | None = None,
+    tell: Tell = lambda text: None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """The answer of `entry`, run in a child behind that fence. Raises what it raises, as far as that is a
+    PondkeeperError, and WorkerDied. `environment`: variables that the child needs; it has no others.
+    """
+    asked = {"entry": entry, "question": question, "fence": asdict(within), "limits": dict(limits or {})}
+    asked["environment"] = dict(environment or {})
+    with tempfile.TemporaryFile() as trace:
+        command = [sys.executable, "-m", __name__]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=trace, start_new_session=True
+        ) as child:
+            try:
+                said = _hear(child, asked, tell)
+            finally:
+                child.kill()
+        if said is None:
+            trace.seek(0)
+            last = trace.read()[-_SHOWN_CHARS:].decode(errors="replace").strip()
+            raise WorkerDied("The process that did it died.", status=child.returncode, private=last or None)
+    if "error" in said:
+        raise PondkeeperError.from_wire(said["error"])
+    return dict(said["answer"])
+
+
+def _hear(child: subprocess.Popen[bytes], asked: dict[str, Any], tell: Tell) -> dict[str, Any] | None:
+    """What it says last; None when it says nothing that ends it."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(asked).encode())
+        child.stdin.close()
+    except BrokenPipeError:
+        return None
+    for line in child.stdout:
+        said = json.loads(line)
+        if "done" not in said:
+            return dict(said)
+        tell(said["done"])
+    return None
+
+
+def main() -> None:
+    """The child: put up the fence, answer, end."""
+    asked = json.loads(sys.stdin.buffer.read())
+    fence.die_with_parent()
+    missing = try_walls()
+    fence.put_up(asked["limits"], OOM_SCORE_ADJ)
+    os.environ.update(asked["environment"])
+    os.umask(0o077)
+    entry = importlib.import_module(asked["entry"])
+    fence.close(msgspec.convert(asked["fence"], Fence), libraries(), [name for name, why in missing.items() if not why])
+    try:
+        _say({"answer": entry.answer(asked["question"], lambda text: _say({"done": text}))})
+    except PondkeeperError as error:
+        _say({"error": error.to_wire(with_private=True)})
+
+
+def _say(what: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(json.dumps(what).encode() + b"\n")
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
