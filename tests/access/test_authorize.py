@@ -11,9 +11,9 @@ from pondkeeper.access.authorize import LOCAL_KEY, RULES, Action, Scope, authori
 from pondkeeper.access.keys import Key, Role
 from pondkeeper.errors import Forbidden
 
-READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ}
+READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ, Action.BACKUP_READ}
 OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST, Action.EVENTS}
-WRITING = {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE}
+WRITING = {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE} | {Action.BACKUP_TAKE}
 
 
 def key(role: Role, *databases: str) -> Key:

@@ -23,6 +23,9 @@ class Action(StrEnum):
     LEASE = "lease"
     TICKETS = "tickets"
     SNAPSHOT_TAKE = "snapshot_take"
+    BACKUP_READ = "backup_read"
+    BACKUP_TAKE = "backup_take"
+    BACKUP_VERIFY = "backup_verify"
     RESTORE = "restore"
     QUERY_SEE_OTHERS = "query_see_others"
     QUERY_CANCEL_OTHERS = "query_cancel_others"
@@ -55,6 +58,10 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.SNAPSHOT_TAKE: (Role.WRITER, Scope.DATABASE),
     # Why admin: it takes back what everybody has written since.
     Action.RESTORE: (Role.ADMIN, Scope.DATABASE),
+    Action.BACKUP_READ: (Role.READER, Scope.DATABASE),
+    Action.BACKUP_TAKE: (Role.WRITER, Scope.DATABASE),
+    # Why admin: it takes as much disk as the database for a while.
+    Action.BACKUP_VERIFY: (Role.ADMIN, Scope.DATABASE),
     # Why admin: the text of somebody's SQL carries their data.
     Action.QUERY_SEE_OTHERS: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_CANCEL_OTHERS: (Role.ADMIN, Scope.DATABASE),

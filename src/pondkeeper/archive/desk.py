@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,15 +14,18 @@ from pondkeeper.archive.asking import ArchiveProcess
 from pondkeeper.archive.backlog import Backlog, Task
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.place import Place
+from pondkeeper.archive.upkeep import Upkeep, Verified, read_verified
 from pondkeeper.databases.archiving import Publication
 from pondkeeper.databases.events import EventHub
 from pondkeeper.errors import DatabaseNotFound, PondkeeperError, SnapshotNotFound
 from pondkeeper.files.paths import DatabasePaths, Home
-from pondkeeper.settings import ArchiveSettings
+from pondkeeper.settings import Settings
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
 
 LOOK_S = 0.5
+UPKEEP_LOOK_S = 10.0
+FIRST_VERIFICATION_S = 300.0
 FIRST_VERSION_S = 10.0
 _log = structlog.get_logger(__name__)
 
@@ -48,8 +52,9 @@ class Counters:
 class _Kept:
     """One database of the archive."""
 
-    def __init__(self, paths: DatabasePaths, interval_s: float) -> None:
+    def __init__(self, paths: DatabasePaths, interval_s: float, verified: Verified | None) -> None:
         self.paths = paths
+        self.verified = verified
         self.backlog = Backlog(interval_s)
         self.counters = Counters()
         self.is_behind = False
@@ -72,10 +77,11 @@ class _Kept:
 class ArchiverDesk:
     """Archives what is published, where `archive.to` says so; anywhere, when it is asked to (`now`)."""
 
-    def __init__(self, settings: ArchiveSettings, place: Place, home: Home) -> None:
+    def __init__(self, settings: Settings, place: Place, home: Home) -> None:
         self.place = place
-        self.is_on = bool(settings.to)
-        self._settings = settings
+        self.is_on = bool(settings.archive.to)
+        self._settings = settings.archive
+        self._all_settings = settings
         self._home = home
         self._kept: dict[str, _Kept] = {}
         self._tasks = SideTasks()
@@ -86,6 +92,7 @@ class ArchiverDesk:
     def attach(self, template: Template, events: EventHub) -> ArchiverDesk:
         """Use these from now on: the keeper's children are forked there, and what happens is told there."""
         self._archiver = ArchiveProcess(template, "archiver", self.place, (self._home.root / "databases",))
+        self.upkeep = Upkeep(template, self.place, self._home, self._all_settings)
         self._events = events
         return self
 
@@ -93,11 +100,15 @@ class ArchiverDesk:
 
     async def start(self, databases: list[DatabasePaths]) -> None:
         for paths in databases:
-            self._kept.setdefault(paths.name, _Kept(paths, self._settings.interval_s))
+            if paths.name not in self._kept:
+                verified = await asyncio.to_thread(read_verified, paths)
+                self._kept[paths.name] = _Kept(paths, self._settings.interval_s, verified)
         if not self._is_started:
             self._is_started = True
             self._tasks.start(self._run())
-            self._tasks.start(self._watch())
+            if self.is_on:
+                self._tasks.start(self._watch())
+                self._tasks.start(self._keep_up())
 
     def published(self, name: str, publication: Publication) -> None:
         self._kept[name].backlog.published(publication, time.monotonic())
@@ -127,6 +138,7 @@ class ArchiverDesk:
             "lag_s": round(kept.backlog.lag_s(time.monotonic()), 3) if self.is_on else 0.0,
             "is_behind": kept.is_behind,
             "problem": problem.to_wire() if problem else None,
+            "verified": kept.verified.to_wire() if kept.verified else None,
             "counters": asdict(kept.counters),
         }
 
@@ -141,14 +153,13 @@ class ArchiverDesk:
         for kept in self._kept.values():
             kept.settle(PondkeeperError("The keeper stops."))
         await self._archiver.stop()
+        await self.upkeep.stop()
 
     # What people ask
 
     async def now(self, name: str, version: int) -> dict[str, Any]:
         """Archive this version, or a newer one, at once; what is in the archive then. Raises PondkeeperError."""
-        kept = self._kept.get(name)
-        if kept is None:
-            raise DatabaseNotFound(f"There is no database {name!r} here.")
+        kept = self._of(name)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         kept.waiters.append((version, done))
         kept.is_asked_for = True
@@ -166,6 +177,25 @@ class ArchiverDesk:
         """The versions that the archive has, newest first. Raises PondkeeperError."""
         answer = await self._archiver.ask({"op": "list", "database": name, "limit": limit})
         return {key: value for key, value in answer.items() if key not in ("op", "elapsed_ms")}
+
+    async def verify(self, name: str, version: int | None = None) -> dict[str, Any]:
+        """Restore and check a version, the newest by default. Raises what is wrong with it."""
+        kept = self._of(name)
+        try:
+            found = await self.upkeep.verify(kept.paths, version)
+        except PondkeeperError as error:
+            _log.error("an archived version could not be verified", version=version, **_about(kept, error))
+            self._events.emit("backup_verified", name, version=version, is_good=False, problem=error.code)
+            raise
+        finally:
+            kept.verified = await asyncio.to_thread(read_verified, kept.paths)
+        self._events.emit("backup_verified", name, version=found["version"], is_good=True)
+        return found
+
+    def _of(self, name: str) -> _Kept:
+        if name not in self._kept:
+            raise DatabaseNotFound(f"There is no database {name!r} here.")
+        return self._kept[name]
 
     # The work
 
@@ -246,7 +276,7 @@ class ArchiverDesk:
 
     async def _watch(self) -> None:
         """Raise the alarm when a database is too far behind, and end it when it is not any more."""
-        while self.is_on:
+        while True:
             now = time.monotonic()
             for kept in self._kept.values():
                 lag_s = kept.backlog.lag_s(now)
@@ -254,6 +284,19 @@ class ArchiverDesk:
                     kept.is_behind = not kept.is_behind
                     self._tell(kept, lag_s)
             await asyncio.sleep(LOOK_S)
+
+    async def _keep_up(self) -> None:
+        """Verify each database's newest version in its time."""
+        every_s = self._settings.verify_every_s
+        if every_s == 0:
+            return
+        await asyncio.sleep(min(FIRST_VERIFICATION_S, every_s))
+        while True:
+            for kept in list(self._kept.values()):
+                if kept.backlog.archived and (kept.verified is None or kept.verified.is_due(every_s)):
+                    with contextlib.suppress(PondkeeperError):  # told already; it is due again when its time has come
+                        await self.verify(kept.paths.name)
+            await asyncio.sleep(min(UPKEEP_LOOK_S, every_s))
 
     def _tell(self, kept: _Kept, lag_s: float) -> None:
         name = kept.paths.name

@@ -11,7 +11,8 @@ from pondkeeper.cli.narration import say
 from pondkeeper.cli.output import one_line, print_json_line
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
 
-KINDS = ("published", "queue", "lease", "query_started", "query_ended", "query_killed")
+_OF_ARCHIVE = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
+KINDS = ("published", *_OF_ARCHIVE, "queue", "lease", "query_started", "query_ended", "query_killed")
 
 
 @new_command(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from pondkeeper.client.answer import Answer, Ingested, Outcome
+from pondkeeper.client.backups import Backups
 from pondkeeper.client.bodies import body_of
 from pondkeeper.client.events import events_of
 from pondkeeper.client.formats import content_type
@@ -58,6 +59,7 @@ class Client:
         self._transport = Transport(http, url, retry_for_s=retry_for_s, retries=retries)
         self._database = database
         self._keys = WriteKeys()
+        self.backups = Backups(self._transport, self._path)
 
     @classmethod
     def local(

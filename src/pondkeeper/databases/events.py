@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-KINDS: Final = ("published", "queue", "lease", "query_started", "query_ended", "query_killed")
+OF_ARCHIVE: Final = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
+KINDS: Final = ("published", *OF_ARCHIVE, "queue", "lease", "query_started", "query_ended", "query_killed")
 OF_QUERIES: Final = frozenset({"query_started", "query_ended", "query_killed"})
 RECENT: Final = 2_000
 RECENT_S: Final = 120.0

@@ -19,6 +19,7 @@ from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
 from pondkeeper.server.routes import (
+    backups,
     databases,
     events,
     executes,
@@ -57,7 +58,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, restores, tickets, events, keys, health, metrics):
+        for noun in (databases, snapshots, backups, restores, tickets, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)

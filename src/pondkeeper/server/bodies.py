@@ -140,6 +140,12 @@ def size_bytes(size: int | str | None, name: str) -> int | None:
     return found
 
 
+class VerifyBody(Struct, forbid_unknown_fields=True, frozen=True):
+    """Which archived version is to be checked; the newest when none is named."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+
+
 class Decoder(Generic[T]):
     """Decodes bodies of one shape."""
 

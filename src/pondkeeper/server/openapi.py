@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from pondkeeper import __version__
 from pondkeeper.server import shapes
-from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, QueryBody
+from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, QueryBody, VerifyBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody)
+_BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody, VerifyBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -35,6 +35,9 @@ _ANSWERS: Final = (
     shapes.SnapshotList,
     shapes.SnapshotEntry,
     shapes.SnapshotTaken,
+    shapes.BackupList,
+    shapes.BackupTaken,
+    shapes.BackupVerified,
     shapes.KeyList,
     shapes.KeyMade,
     shapes.KeyRevoked,

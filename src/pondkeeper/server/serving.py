@@ -129,7 +129,7 @@ class Keeper:
         place = place_of(self._settings.archive, self._home)
         if self._settings.archive.to:
             place.note(self._home)
-        return ArchiverDesk(self._settings.archive, place, self._home)
+        return ArchiverDesk(self._settings, place, self._home)
 
     async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
         """The audit, which ends after the last request has; None where it is switched off."""

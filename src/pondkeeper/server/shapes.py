@@ -99,6 +99,9 @@ class DatabaseState(Struct):
     writer: dict[str, Any]
     queue: dict[str, Any]
     problem: dict[str, Any] | None
+    archive: Annotated[
+        dict[str, Any] | None, Meta(description="What is archived, and how far behind that is; null where nothing is.")
+    ]
     spool: Annotated[dict[str, Any], Meta(description="What was accepted and is not applied yet, in numbers.")]
     counters: Annotated[dict[str, Any], Meta(description="What was done since the keeper started.")]
 
@@ -190,6 +193,44 @@ class SnapshotEntry(Struct):
     method: Annotated[str | None, Meta(description="How it was made: full, difference or compare.")]
     path: Annotated[str | UnsetType, Meta(description="Only for administrators.")] = UNSET
     open_by: Annotated[list[dict[str, Any]] | UnsetType, Meta(description="Who has it open; for administrators.")] = UNSET
+
+
+class BackupEntry(Struct):
+    """A version in the archive: what the database was at that time."""
+
+    version: int
+    created_at: str
+
+
+class BackupList(Struct):
+    """Archived versions of a database, the newest first."""
+
+    database: str
+    versions: list[BackupEntry]
+    total: Annotated[int, Meta(description="How many there are, with those that are not listed.")]
+    oldest: BackupEntry | None
+
+
+class BackupTaken(Struct):
+    """The version that was archived, or was there already with all that is committed."""
+
+    database: str
+    version: int
+    created_at: str
+
+
+class BackupVerified(Struct):
+    """A version that was restored and checked."""
+
+    database: str
+    version: int
+    created_at: str
+    size_bytes: int
+    blocks: Annotated[int, Meta(description="Blocks of the database that were checked.")]
+    bytes_fetched: int
+    tables: int
+    rows: Annotated[dict[str, int], Meta(description="The rows of each table, counted by reading them.")]
+    elapsed_ms: float
 
 
 class SnapshotTaken(Struct):
