@@ -64,7 +64,7 @@ def read_manifest(store: Fetching, sealer: Sealer, version: ArchivedVersion) -> 
 def read_tree(store: Fetching, sealer: Sealer, manifest: Manifest, known: Archived | None = None) -> Tree:
     """The tree of a manifest. Pages that are those of `known` are not read again."""
     have = {} if known is None else dict(zip(known.manifest.pages, known.tree.pages(), strict=True))
-    pages = [have[page] if page in have else _page(store, sealer, bytes.fromhex(page)) for page in manifest.pages]
+    pages = [have[page] if page in have else read_page(store, sealer, bytes.fromhex(page)) for page in manifest.pages]
     try:
         return Tree.of_pages(manifest.size_bytes, pages)
     except ValueError as error:
@@ -77,5 +77,6 @@ def read_archived(store: Fetching, sealer: Sealer, version: ArchivedVersion, kno
     return Archived(manifest, read_tree(store, sealer, manifest, known))
 
 
-def _page(store: Fetching, sealer: Sealer, digest: bytes) -> bytes:
+def read_page(store: Fetching, sealer: Sealer, digest: bytes) -> bytes:
+    """The digests of a page, one after the other."""
     return sealer.open(store.get(page_name(digest)), digest)
