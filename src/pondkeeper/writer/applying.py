@@ -16,7 +16,7 @@ from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
 from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, OutOfMemory, PartsApplied, PondkeeperError
 from pondkeeper.writer.batch import Batch, Member, Send
-from pondkeeper.writer.grouping import Step, groups, steps
+from pondkeeper.writer.grouping import Step, groups, is_lone_insert, steps
 from pondkeeper.writer.session import Session
 
 GROUP_S = 0.05
@@ -84,6 +84,9 @@ class Applier:
         if not session.is_in_place():
             batch.refuse(group, _displaced())
             raise SystemExit(1)
+        if is_lone_insert(group):
+            self._insert_alone(session, batch, group)
+            return
         if group[0].load is not None and self._refused_in_parts(session, batch, group[0]):
             return
         keyed = {member.key: member for member in group if member.key is not None}
@@ -98,6 +101,33 @@ class Applier:
             batch.transaction = None
         if (keyed or (group and group[0].load is not None)) and batch.is_over and batch.may_forget:
             self._prune(session)
+
+    def _insert_alone(self, session: Session, batch: Batch, group: list[Member]) -> None:
+        """One row, by a statement that is its own transaction: its turn and its commit begin together."""
+        began_at = time.monotonic()
+        members = batch.begin(group)
+        if not members:
+            return
+        [member] = members
+        [(sql, parameters)] = member.statements
+        batch.transaction = session.lone_insert
+        try:
+            changed = session.lone_insert.run(
+                sql, parameters, lambda: self._send({"op": "committing", "numbers": [member.number]})
+            )
+            if not session.is_in_place():
+                raise CommitUnknown(_displaced())
+            session.keep_wal()
+        except CommitUnknown as unknown:
+            batch.refuse(members, unknown.error, "unknown")
+            raise SystemExit(1) from unknown
+        except Exception as error:  # noqa: BLE001  Why: whatever the engine raises is the answer to this member.
+            _refuse(batch, members, translate(error))
+        else:
+            # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
+            batch.applied({member.number: [changed]}, self._versions.record_commit(), time.monotonic() - began_at)
+        finally:
+            batch.transaction = None
 
     def _without_known(
         self, session: Session, batch: Batch, group: list[Member], keyed: dict[str, Member]
@@ -219,7 +249,7 @@ class _Attempt:
             self._refuse_one_and_die(failing, error)
         is_guilty = len(failing) == 1 and not before and not self.transaction.was_interrupted
         if is_guilty and not _ask_for_look_up(failing):
-            self._refuse(failing, error)
+            _refuse(self._batch, failing, error)
             failing = []
         self._batch.put_back(before + failing)
         if len(failing) > 1 and not self.transaction.was_interrupted:
@@ -242,14 +272,9 @@ class _Attempt:
         if error.fatal:
             self._refuse_one_and_die(self.begun, error)
         if len(self.begun) == 1 and not self.transaction.was_interrupted:
-            self._refuse(self.begun, error)
+            _refuse(self._batch, self.begun, error)
         self._batch.put_back(self.begun)
         self._plan(*([member] for member in self.begun))
-
-    def _refuse(self, guilty: list[Member], error: PondkeeperError) -> None:
-        self._batch.refuse(guilty, error)
-        if isinstance(error, OutOfMemory):
-            raise SystemExit(1)  # Why: what the allocator still holds of it would be missing to the next write.
 
     def _refuse_one_and_die(self, suspects: list[Member], error: PondkeeperError) -> None:
         """Why only one: of several it is not known whose fault it was; the successor runs each of them alone."""
@@ -271,6 +296,12 @@ def _cut_behind(group: list[Member], plan: deque[list[Member]], ticket_ns: int) 
     if count < len(group):
         plan.appendleft(group[count:])
     return group[:count]
+
+
+def _refuse(batch: Batch, guilty: list[Member], error: PondkeeperError) -> None:
+    batch.refuse(guilty, error)
+    if error.fatal or isinstance(error, OutOfMemory):
+        raise SystemExit(1)  # Why: what the allocator still holds of it would be missing to the next write.
 
 
 def _members(todo: list[Step]) -> list[Member]:

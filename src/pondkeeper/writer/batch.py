@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pondkeeper.engine.writing import Transaction
+from pondkeeper.engine.writing import LoneInsert, Transaction
 from pondkeeper.errors import PondkeeperError, QueryCancelled
 from pondkeeper.writer.staged import StagedLoad
 
@@ -64,7 +64,7 @@ class Batch:
         }
         self._open = len(self._members)
         self.may_forget = may_forget
-        self.transaction: Transaction | None = None
+        self.transaction: Transaction | LoneInsert | None = None
         self.plan: deque[list[Member]] | None = None
 
     @property

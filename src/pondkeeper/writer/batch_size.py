@@ -15,17 +15,18 @@ class BatchSize:
 
     def __init__(self) -> None:
         self.writes = LEAST
-        self._count = 0
+        self.count = 0
         self._began_at = 0.0
 
     def begin(self, count: int, now: float) -> None:
         """So many were handed over."""
-        self._count, self._began_at = count, now
+        self.count, self._began_at = count, now
 
-    def end(self, now: float) -> None:
-        """All of them have their outcome."""
+    def end(self, now: float) -> float:
+        """All of them have their outcome; how long that took."""
         took_s = now - self._began_at
-        if self._count == self.writes and took_s < QUICK_S:
+        if self.count == self.writes and took_s < QUICK_S:
             self.writes = min(2 * self.writes, MOST)
         elif took_s > SLOW_S:
             self.writes = max(self.writes // 2, LEAST)
+        return took_s

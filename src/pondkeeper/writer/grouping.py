@@ -53,6 +53,14 @@ def _may_share(member: Member, judge: Judge) -> bool:
         return False
 
 
+def is_lone_insert(group: list[Member]) -> bool:
+    """Whether the group is one row to insert, with nothing to remember: its statement may be its own transaction."""
+    [member, *others] = group
+    if others or member.key is not None or member.load is not None or len(member.statements) != 1:
+        return False
+    return row_insert(member.statements[0][0]) is not None
+
+
 def steps(group: list[Member]) -> list[Step]:
     """The statements to run for a group, in order: neighbours that insert one row each in the same way are fused."""
     found: list[Step] = []

@@ -2,7 +2,8 @@
 
 Messages in:  apply {may_forget, writes: [{number, statements, wait_s, timeout_s, asked_ns, key, digest}]}
               publish {timeout_s}  resume {}  wanted {version}  close {}
-Messages out: ready  waiting {holder, ahead}  opened {changed}  begun {numbers}  committing {numbers}
+Messages out: ready  waiting {holder, ahead}  opened {changed}  begun {numbers}
+              committing {numbers}: of a lone insert it says `begun` as well
               answers {answers: [{number, kind: applied|refused|unknown, version, rows_changed | error}]}
               checkpointed {version}  publish_failed {error}  closed {state}
 """

@@ -26,6 +26,7 @@ from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.writer.batch_size import BatchSize
 from pondkeeper.writer.desk import WriterDesk, WriterLimits
+from pondkeeper.writer.gathering import Gathering
 from pondkeeper.writer.order import Order, Priority
 from pondkeeper.writer.timings import Timings
 from pondkeeper.writer.write import Demand, Ending, Write
@@ -51,6 +52,7 @@ class WriteQueue:
         self._stopping = False
         self._number = 0
         self._batch_size = BatchSize()
+        self._gathering = Gathering()
         self._running_timer: asyncio.TimerHandle | None = None
         self._running_until = math.inf
         self.may_forget = True  # whether outcomes of keys that are older than they need be kept may go
@@ -116,7 +118,8 @@ class WriteQueue:
         write = Write(demand, asyncio.get_running_loop().time(), outcome, on_begun)
         write.deadline += write.wait_s
         self._waiting.append(write)
-        self._wake.set()
+        if len(self._waiting) >= self._gathering.enough:
+            self._wake.set()
         return write
 
     def patience_s(self, wait_s: float) -> float:
@@ -225,9 +228,7 @@ class WriteQueue:
 
     async def _serve(self) -> None:
         while True:
-            while not self._waiting:
-                self._wake.clear()
-                await self._wake.wait()
+            await self._gathered()
             try:
                 child = await self.desk.started()
             except Exception as error:  # noqa: BLE001  Why: whatever one write meets, the next ones must have their turn.
@@ -240,6 +241,19 @@ class WriteQueue:
             self._hand_over(child)
             if self._batch:
                 await self._batch_over.wait()
+
+    async def _gathered(self) -> None:
+        """Wait for a write, and a moment for the crowd that there was just now."""
+        loop, gathering = asyncio.get_running_loop(), self._gathering
+        if len(self._waiting) < gathering.enough and loop.time() < gathering.until:
+            self._wake.clear()
+            timer = loop.call_at(gathering.until, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
+        gathering.enough = 1
+        while not self._waiting:
+            self._wake.clear()
+            await self._wake.wait()
 
     def _hand_over(self, child: Child) -> None:
         """Give the writer the next writes, as many as it may take at once."""
@@ -280,8 +294,10 @@ class WriteQueue:
             self._on_begun([write for number in frame["numbers"] if (write := self._batch.get(number))])
             return
         if frame["op"] == "committing":
-            for number in frame["numbers"]:
-                self._batch[number].is_committing = True
+            writes = [self._batch[number] for number in frame["numbers"]]
+            self._on_begun([write for write in writes if not write.has_begun])
+            for write in writes:
+                write.is_committing = True
             return
         answered = [(self._batch.pop(answer["number"]), answer) for answer in frame["answers"]]
         for write, answer in reversed(answered):
@@ -290,8 +306,13 @@ class WriteQueue:
         if any(answer["kind"] == "unknown" for _, answer in answered):
             self.desk.kill()  # Why: it is about to end anyway; the next batch is for its successor.
         elif not self._batch:
-            self._batch_size.end(asyncio.get_running_loop().time())
+            self._learn()
             self._end_batch()
+
+    def _learn(self) -> None:
+        now, size = asyncio.get_running_loop().time(), self._batch_size
+        took_s = size.end(now)
+        self._gathering.learn(size.count, len(self._waiting), most=size.writes, took_s=took_s, now=now)
 
     def _on_begun(self, writes: list[Write]) -> None:
         now = asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.engine.opening import WriterConfig, open_database
-from pondkeeper.engine.writing import CommitUnknown, Judge, Transaction, checkpoint
+from pondkeeper.engine.writing import CommitUnknown, Judge, LoneInsert, Transaction, checkpoint
 from pondkeeper.files.durable import sync_folder
 
 
@@ -26,6 +26,7 @@ class Session:
         self._lock = HeldLock(config.path)
         self._path = config.path
         self.outcomes = Outcomes(self._own)
+        self.lone_insert = LoneInsert(self._own, self.judge, self._lock)
         self._identity = _identity(config.path)
         self._wal_is_named = False
 
