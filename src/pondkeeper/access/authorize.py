@@ -26,6 +26,7 @@ class Action(StrEnum):
     BACKUP_READ = "backup_read"
     BACKUP_TAKE = "backup_take"
     BACKUP_VERIFY = "backup_verify"
+    BACKUP_PRUNE = "backup_prune"
     RESTORE = "restore"
     QUERY_SEE_OTHERS = "query_see_others"
     QUERY_CANCEL_OTHERS = "query_cancel_others"
@@ -62,6 +63,8 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.BACKUP_TAKE: (Role.WRITER, Scope.DATABASE),
     # Why admin: it takes as much disk as the database for a while.
     Action.BACKUP_VERIFY: (Role.ADMIN, Scope.DATABASE),
+    # Why the whole keeper: databases share their blocks.
+    Action.BACKUP_PRUNE: (Role.ADMIN, Scope.KEEPER),
     # Why admin: the text of somebody's SQL carries their data.
     Action.QUERY_SEE_OTHERS: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_CANCEL_OTHERS: (Role.ADMIN, Scope.DATABASE),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pondkeeper.archive.history import Archived, newest, read_archived, version_numbered, versions
 from pondkeeper.archive.manifest import ArchivedVersion, format_time, parse_time
 from pondkeeper.archive.opening import Archive
+from pondkeeper.archive.pruning import prune, to_remove
 from pondkeeper.archive.reading import assemble
+from pondkeeper.archive.retention import Retention
 from pondkeeper.archive.writing import About, write_version
 from pondkeeper.engine.checksum import block_checksum
 from pondkeeper.errors import ArchiveConflict, ArchiveDamaged, DatabaseUnreadable, ObjectMissing, VersionNotArchived
@@ -18,6 +20,7 @@ from pondkeeper.snapshots.cancelling import Cancelling
 from pondkeeper.snapshots.changes import Ranges
 from pondkeeper.snapshots.verifying import verify
 
+MOST_SHOWN = 1000
 _COST = ("blocks_hashed", "blocks_put", "block_bytes", "bytes_put")
 OnProgress = Callable[[int, int], None]
 """Told of the steps done and of all there are; 0 of all where that is not known."""
@@ -95,6 +98,17 @@ class Archivist:
             "blocks": checked.blocks_used,
             "bytes_fetched": made.bytes_fetched,
         }
+
+    def prune(self, retention: Retention, on_progress: OnProgress, *, dry_run: bool) -> dict[str, Any]:
+        """Remove the versions that retention lets go, of every database here, and what nobody refers to any more.
+
+        With `dry_run` nothing is removed: which versions would go. Raises ArchiveBusy and ArchiveDamaged.
+        """
+        if dry_run:
+            gone = to_remove(self._archive, retention)
+            shown = [{"database": each.database, **_wire(each)} for each in gone[:MOST_SHOWN]]
+            return {"dry_run": True, "versions_removed": len(gone), "versions": shown}
+        return {"dry_run": False, **asdict(prune(self._archive, retention, check=_Steps(on_progress).one_more))}
 
     def _chosen(self, database: str, version: int | None) -> ArchivedVersion:
         if version is not None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from pondkeeper.archive.asking import ArchiveProcess
-from pondkeeper.archive.backlog import Backlog, Task
+from pondkeeper.archive.backlog import Task
+from pondkeeper.archive.copies import in_utc
+from pondkeeper.archive.kept import Kept
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.place import Place
-from pondkeeper.archive.upkeep import Upkeep, Verified, read_verified
+from pondkeeper.archive.upkeep import Upkeep, read_verified
 from pondkeeper.databases.archiving import Publication
 from pondkeeper.databases.events import EventHub
 from pondkeeper.errors import DatabaseNotFound, PondkeeperError, SnapshotNotFound
@@ -25,53 +28,9 @@ from pondkeeper.workers.spawning import Template
 
 LOOK_S = 0.5
 UPKEEP_LOOK_S = 10.0
-FIRST_VERIFICATION_S = 300.0
+FIRST_UPKEEP_S = 300.0
 FIRST_VERSION_S = 10.0
 _log = structlog.get_logger(__name__)
-
-
-@dataclass
-class Counters:
-    """What has been archived since the keeper started."""
-
-    versions: int = 0
-    blocks_hashed: int = 0
-    blocks_put: int = 0
-    bytes_put: int = 0
-    archiving_s: float = 0.0
-    failures: int = 0
-
-    def add(self, answer: dict[str, Any]) -> None:
-        """One version more."""
-        self.versions += 1
-        for name in ("blocks_hashed", "blocks_put", "bytes_put"):
-            setattr(self, name, getattr(self, name) + answer[name])
-        self.archiving_s += answer["elapsed_ms"] / 1000
-
-
-class _Kept:
-    """One database of the archive."""
-
-    def __init__(self, paths: DatabasePaths, interval_s: float, verified: Verified | None) -> None:
-        self.paths = paths
-        self.verified = verified
-        self.backlog = Backlog(interval_s)
-        self.counters = Counters()
-        self.is_behind = False
-        self.is_asked_for = False
-        self.waiters: list[tuple[int, asyncio.Future[None]]] = []
-
-    def settle(self, error: PondkeeperError | None) -> None:
-        """Tell those who wait: of a fault all, else those whose version is in."""
-        archived = self.backlog.archived.version if self.backlog.archived else 0
-        for version, future in self.waiters:
-            if future.done():
-                continue
-            if error is not None:
-                future.set_exception(error.again())
-            elif version <= archived:
-                future.set_result(None)
-        self.waiters = [waiter for waiter in self.waiters if not waiter[1].done()]
 
 
 class ArchiverDesk:
@@ -83,11 +42,12 @@ class ArchiverDesk:
         self._settings = settings.archive
         self._all_settings = settings
         self._home = home
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Kept] = {}
         self._tasks = SideTasks()
         self._wake = asyncio.Event()
         self._is_started = False
         self._is_stopping = False
+        self.pruned_at: str | None = None
 
     def attach(self, template: Template, events: EventHub) -> ArchiverDesk:
         """Use these from now on: the keeper's children are forked there, and what happens is told there."""
@@ -102,7 +62,7 @@ class ArchiverDesk:
         for paths in databases:
             if paths.name not in self._kept:
                 verified = await asyncio.to_thread(read_verified, paths)
-                self._kept[paths.name] = _Kept(paths, self._settings.interval_s, verified)
+                self._kept[paths.name] = Kept(paths, self._settings.interval_s, verified)
         if not self._is_started:
             self._is_started = True
             self._tasks.start(self._run())
@@ -134,11 +94,12 @@ class ArchiverDesk:
         return {
             "is_on": self.is_on,
             "version": archived.version if archived else None,
-            "created_at": archived.created_at if archived else None,
+            "created_at": in_utc(datetime.fromisoformat(archived.created_at)) if archived else None,
             "lag_s": round(kept.backlog.lag_s(time.monotonic()), 3) if self.is_on else 0.0,
             "is_behind": kept.is_behind,
             "problem": problem.to_wire() if problem else None,
             "verified": kept.verified.to_wire() if kept.verified else None,
+            "pruned_at": self.pruned_at,
             "counters": asdict(kept.counters),
         }
 
@@ -171,7 +132,7 @@ class ArchiverDesk:
             done.cancel()
         archived = kept.backlog.archived
         assert archived is not None
-        return {"database": name, "version": archived.version, "created_at": archived.created_at}
+        return {"database": name, "version": archived.version, "created_at": in_utc(datetime.fromisoformat(archived.created_at))}
 
     async def listed(self, name: str, limit: int) -> dict[str, Any]:
         """The versions that the archive has, newest first. Raises PondkeeperError."""
@@ -192,7 +153,19 @@ class ArchiverDesk:
         self._events.emit("backup_verified", name, version=found["version"], is_good=True)
         return found
 
-    def _of(self, name: str) -> _Kept:
+    async def prune(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what need not be kept. Raises PondkeeperError."""
+        try:
+            pruned = await self.upkeep.prune(dry_run=dry_run)
+        except PondkeeperError as error:
+            _log.error("the archive could not be pruned", code=error.code, error=error.message, private=error.private)
+            raise
+        if not dry_run:
+            self.pruned_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+            _log.info("the archive was pruned", **pruned)
+        return pruned
+
+    def _of(self, name: str) -> Kept:
         if name not in self._kept:
             raise DatabaseNotFound(f"There is no database {name!r} here.")
         return self._kept[name]
@@ -212,7 +185,7 @@ class ArchiverDesk:
             except TimeoutError:
                 continue
 
-    def _next(self) -> _Kept | None:
+    def _next(self) -> Kept | None:
         now = time.monotonic()
         due = [kept for kept in self._wanted() if self._due_in_s(kept, now) == 0.0]
         return max(due, key=lambda kept: kept.backlog.lag_s(now), default=None)
@@ -221,15 +194,15 @@ class ArchiverDesk:
         now = time.monotonic()
         return min((rest for kept in self._wanted() if (rest := self._due_in_s(kept, now)) is not None), default=None)
 
-    def _wanted(self) -> list[_Kept]:
+    def _wanted(self) -> list[Kept]:
         return [kept for kept in self._kept.values() if self.is_on or kept.is_asked_for]
 
-    def _due_in_s(self, kept: _Kept, now: float) -> float | None:
+    def _due_in_s(self, kept: Kept, now: float) -> float | None:
         due_in_s = kept.backlog.due_in_s(now)
         is_urgent = kept.is_asked_for or (self._is_stopping and kept.backlog.problem is None)
         return 0.0 if due_in_s is not None and is_urgent else due_in_s
 
-    async def _archive(self, kept: _Kept) -> None:
+    async def _archive(self, kept: Kept) -> None:
         """One attempt at one database. Only a fault of ours raises."""
         task = kept.backlog.begin(time.monotonic())
         kept.is_asked_for = False
@@ -255,7 +228,7 @@ class ArchiverDesk:
         kept.settle(None)
         self._events.emit("archived", kept.paths.name, version=answer["version"], bytes_put=answer["bytes_put"])
 
-    async def _message(self, kept: _Kept, task: Task) -> dict[str, Any]:
+    async def _message(self, kept: Kept, task: Task) -> dict[str, Any]:
         lineage = await asyncio.to_thread(lineage_of, kept.paths)
         return {
             "op": "archive",
@@ -286,19 +259,25 @@ class ArchiverDesk:
             await asyncio.sleep(LOOK_S)
 
     async def _keep_up(self) -> None:
-        """Verify each database's newest version in its time."""
-        every_s = self._settings.verify_every_s
-        if every_s == 0:
-            return
-        await asyncio.sleep(min(FIRST_VERIFICATION_S, every_s))
-        while True:
-            for kept in list(self._kept.values()):
-                if kept.backlog.archived and (kept.verified is None or kept.verified.is_due(every_s)):
-                    with contextlib.suppress(PondkeeperError):  # told already; it is due again when its time has come
-                        await self.verify(kept.paths.name)
-            await asyncio.sleep(min(UPKEEP_LOOK_S, every_s))
+        """Verify each database's newest version, and prune, each in its time."""
+        verify_s, prune_s = self._settings.verify_every_s, self._settings.prune_every_s
+        verify_from, prune_from = (time.monotonic() + min(FIRST_UPKEEP_S, every_s) for every_s in (verify_s, prune_s))
+        while verify_s or prune_s:
+            await asyncio.sleep(min(UPKEEP_LOOK_S, *filter(None, (verify_s, prune_s))))
+            if verify_s and time.monotonic() >= verify_from:
+                await self._verify_due(verify_s)
+            if prune_s and time.monotonic() >= prune_from:
+                prune_from = time.monotonic() + prune_s
+                with contextlib.suppress(PondkeeperError):  # told already; it is tried again when its time has come
+                    await self.prune()
 
-    def _tell(self, kept: _Kept, lag_s: float) -> None:
+    async def _verify_due(self, every_s: float) -> None:
+        for kept in list(self._kept.values()):
+            if kept.backlog.archived and (kept.verified is None or kept.verified.is_due(every_s)):
+                with contextlib.suppress(PondkeeperError):  # told already; it is due again when its time has come
+                    await self.verify(kept.paths.name)
+
+    def _tell(self, kept: Kept, lag_s: float) -> None:
         name = kept.paths.name
         if not kept.is_behind:
             _log.info("the archive has caught up", database=name)
@@ -312,7 +291,7 @@ class ArchiverDesk:
         self._events.emit("archive_behind", name, lag_s=round(lag_s, 1), problem=problem.code if problem else None)
 
 
-def _about(kept: _Kept, error: PondkeeperError | None) -> dict[str, Any]:
+def _about(kept: Kept, error: PondkeeperError | None) -> dict[str, Any]:
     said: dict[str, Any] = {"database": kept.paths.name}
     if error is not None:
         said |= {"code": error.code, "error": error.message, "private": error.private, "remedy": error.remedy}

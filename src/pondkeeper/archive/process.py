@@ -9,6 +9,7 @@ Messages in, answers out, one at a time:
     {"op": "newest", "database"}                                    → {"op": "newest", "version"}
     {"op": "list", "database", "limit"}                             → {"op": "listed", "versions", "total", "oldest"}
     {"op": "take_out", "database", "version", "target"}             → {"op": "taken_out", "version", …}
+    {"op": "prune", "retention", "dry_run"}                         → {"op": "pruned", "versions_removed", …}
     anything that fails                                             → {"op": "error", "code", "message", …}
 
 Before an answer, once a second, `{"op": "progress", "done", "of"}`: it is alive.
@@ -30,6 +31,7 @@ import msgspec
 from pondkeeper.archive.archivist import Archivist, SnapshotRetired, Wanted
 from pondkeeper.archive.opening import open_archive
 from pondkeeper.archive.place import Place
+from pondkeeper.archive.retention import Retention
 from pondkeeper.errors import InvalidRequest, PondkeeperError
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.interrupts import listen
@@ -52,6 +54,7 @@ class Desk:
             "newest": lambda message: {"op": "newest", "version": self._opener.newest_version(message["database"])},
             "list": lambda message: {"op": "listed", **self._opener.listed(message["database"], message["limit"])},
             "take_out": self._taken_out,
+            "prune": self._pruned,
         }
 
     def answer(self, message: Message) -> Message:
@@ -95,6 +98,10 @@ class Desk:
             "op": "taken_out",
             **self._opener.take_out(message["database"], message["version"], target, self._progress()),
         }
+
+    def _pruned(self, message: Message) -> Message:
+        retention = msgspec.convert(message["retention"], Retention)
+        return {"op": "pruned", **self._opener.prune(retention, self._progress(), dry_run=message["dry_run"])}
 
     def _progress(self) -> Callable[[int, int], None]:
         """Told of each step by any thread, it tells the keeper once a second."""

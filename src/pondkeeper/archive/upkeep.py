@@ -1,4 +1,4 @@
-"""What keeps an archive good: versions are restored and checked, and it is remembered when that was last done."""
+"""What keeps an archive good: versions are restored and checked, what need not be kept is removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pondkeeper.archive.place import Place
 from pondkeeper.errors import PondkeeperError, WorkerDied
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.paths import DatabasePaths, Home
-from pondkeeper.settings import Settings
+from pondkeeper.settings import ArchiveSettings, Settings
 from pondkeeper.workers.ceiling import Ceiling
 from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.fence import Fence
@@ -59,13 +59,13 @@ class Verified:
 
 
 class Upkeep:
-    """Verifies, one database at a time, in processes of their own: one with the archive, one with the engine."""
+    """Verifies and prunes, one thing at a time, in processes of their own: one with the archive, one with the engine."""
 
     def __init__(self, template: Template, place: Place, home: Home, settings: Settings) -> None:
         self._template = template
         self._settings = settings
         self._temp = home.temp / "verify"
-        self._process = ArchiveProcess(template, "verifier", place, (), (self._temp,))
+        self._process = ArchiveProcess(template, "upkeep", place, (), (self._temp,))
         self._lock = asyncio.Lock()
 
     async def verify(self, paths: DatabasePaths, version: int | None, on_progress: OnProgress = _hush) -> dict[str, Any]:
@@ -84,6 +84,12 @@ class Upkeep:
             verified = Verified(found["version"], _now(), time.time(), found["tables"], rows)
             await asyncio.to_thread(_remember, paths, verified)
             return {"database": paths.name, **found, "elapsed_ms": (time.perf_counter() - started) * 1000}
+
+    async def prune(self, *, dry_run: bool) -> dict[str, Any]:
+        """Remove what the settings let go, of every database in the archive. Raises ArchiveBusy, ArchiveDamaged and others."""
+        asked = {"op": "prune", "retention": retention_of(self._settings.archive), "dry_run": dry_run}
+        answer = await self._process.ask(asked)
+        return {name: value for name, value in answer.items() if name != "op"}
 
     async def _restored_and_checked(
         self, paths: DatabasePaths, version: int | None, on_progress: OnProgress
@@ -134,6 +140,15 @@ async def _answer_of(child: Child) -> dict[str, Any]:
     if answer["op"] == "error":
         raise PondkeeperError.from_wire({key: value for key, value in answer.items() if key != "op"})
     return answer
+
+
+def retention_of(settings: ArchiveSettings) -> dict[str, float]:
+    """What the settings say of keeping, as a Retention's fields."""
+    return {
+        "everything_s": settings.keep_all_s,
+        "hourly_s": settings.keep_hourly_s,
+        "daily_s": settings.keep_daily_s,
+    }
 
 
 def read_verified(paths: DatabasePaths) -> Verified | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pondkeeper.cli.archived import list_, now, prune, verify
 from pondkeeper.cli.help import example, new_group
 from pondkeeper.cli.restoring import restore
 from pondkeeper.cli.target import outer_options
@@ -9,13 +10,19 @@ from pondkeeper.cli.target import outer_options
 
 @new_group(
     "backup",
-    "Restore a database as it was.",
+    "Archive databases, and restore them.",
+    example("archive what is committed now", "pondkeeper backup now"),
+    example("which versions there are", "pondkeeper backup list"),
     example("what it was before the load went wrong", 'pondkeeper backup restore --at "2026-11-20 14:03:07"'),
     example("take that back", "pondkeeper backup restore --undo"),
 )
 @outer_options
 def command() -> None:
-    """Go back to what a database was."""
+    """Keep what a database was, look whether it is good, and go back to it.
+
+    With `pondkeeper serve --archive` every second in which something was written is kept by itself.
+    """
 
 
-command.add_command(restore)
+for each in (now, list_, verify, restore, prune):
+    command.add_command(each)

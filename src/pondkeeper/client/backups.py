@@ -27,3 +27,7 @@ class Backups:
         """Restore a version (the newest) beside everything else and check it. Raises what is wrong with it."""
         body = {} if version is None else {"version": version}
         return dict(self._transport.call("POST", self._path(database, "backups/verify"), body=body))
+
+    def prune(self, *, dry_run: bool = False) -> dict[str, Any]:
+        """Remove the versions that need not be kept, of every database; with `dry_run`, say which."""
+        return dict(self._transport.call("POST", "/v1/backups/prune", body={"dry_run": dry_run}))

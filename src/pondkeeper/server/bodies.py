@@ -146,6 +146,12 @@ class VerifyBody(Struct, forbid_unknown_fields=True, frozen=True):
     version: Annotated[int, Meta(ge=1)] | None = None
 
 
+class PruneBody(Struct, forbid_unknown_fields=True, frozen=True):
+    """What is to be pruned: everything that the settings let go."""
+
+    dry_run: Annotated[bool, Meta(description="Only say which versions would go.")] = False
+
+
 class Decoder(Generic[T]):
     """Decodes bodies of one shape."""
 

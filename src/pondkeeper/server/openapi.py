@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from pondkeeper import __version__
 from pondkeeper.server import shapes
-from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, QueryBody, VerifyBody
+from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, PruneBody, QueryBody, VerifyBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody, VerifyBody)
+_BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -38,6 +38,7 @@ _ANSWERS: Final = (
     shapes.BackupList,
     shapes.BackupTaken,
     shapes.BackupVerified,
+    shapes.BackupsPruned,
     shapes.KeyList,
     shapes.KeyMade,
     shapes.KeyRevoked,

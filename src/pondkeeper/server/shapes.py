@@ -233,6 +233,17 @@ class BackupVerified(Struct):
     elapsed_ms: float
 
 
+class BackupsPruned(Struct):
+    """What was removed from the archive. Which fields it has follows from `dry_run`."""
+
+    dry_run: bool
+    versions_removed: Annotated[int, Meta(description="Of a dry run: that would be.")]
+    versions: Annotated[list[dict[str, Any]] | UnsetType, Meta(description="Of a dry run: which, the first thousand.")] = UNSET
+    versions_kept: int | UnsetType = UNSET
+    objects_removed: Annotated[int | UnsetType, Meta(description="Blocks and pages that no version needed.")] = UNSET
+    bytes_freed: int | UnsetType = UNSET
+
+
 class SnapshotTaken(Struct):
     """A snapshot that was just published."""
 

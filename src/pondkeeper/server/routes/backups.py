@@ -1,4 +1,4 @@
-"""Backups: GET and POST …/backups, POST …/backups/verify."""
+"""Backups: GET and POST …/backups, POST …/backups/verify, POST /v1/backups/prune."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, Request
 
-from pondkeeper.access.authorize import Action
+from pondkeeper.access.authorize import Action, authorize
 from pondkeeper.errors import InvalidRequest
 from pondkeeper.server.answers import Answer
-from pondkeeper.server.bodies import Decoder, VerifyBody
+from pondkeeper.server.bodies import Decoder, PruneBody, VerifyBody
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives, takes
-from pondkeeper.server.scopes import entry_of
-from pondkeeper.server.shapes import BackupList, BackupTaken, BackupVerified
+from pondkeeper.server.scopes import caller_of, entry_of
+from pondkeeper.server.shapes import BackupList, BackupsPruned, BackupTaken, BackupVerified
 
 if TYPE_CHECKING:
     from pondkeeper.archive.desk import ArchiverDesk
@@ -22,6 +22,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 DEFAULT_LIMIT: Final = 100
 MOST_LISTED: Final = 100_000
 _verify_decoder = Decoder(VerifyBody)
+_prune_decoder = Decoder(PruneBody)
 
 
 def make_router(context: Context) -> APIRouter:
@@ -80,6 +81,20 @@ def make_router(context: Context) -> APIRouter:
     @router.post("/v1/backups/verify", summary="Check an archived version of the only database", **verified)
     async def verify_of_only(request: Request) -> Answer:
         return await verify(request)
+
+    @router.post(
+        "/v1/backups/prune",
+        summary="Remove versions that need not be kept",
+        response_model=None,
+        openapi_extra=takes(PruneBody, look={"dry_run": True}),
+        responses=gives(BackupsPruned, "What went, or would go."),
+    )
+    async def prune(request: Request) -> Answer:
+        """Of every database in the archive, as `archive.keep_…` say; then blocks that no version needs any more."""
+        authorize(caller_of(request.scope), Action.BACKUP_PRUNE)
+        body = await _prune_decoder.read(request.scope, request.receive, MAX_BODY_BYTES)
+        entry_of(request.scope).target = "dry run" if body.dry_run else "prune"
+        return Answer(await _archiver(context).prune(dry_run=body.dry_run))
 
     return router
 

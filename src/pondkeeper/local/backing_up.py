@@ -1,0 +1,159 @@
+"""The archive where no keeper serves the database: what `pondkeeper backup` does there, in a turn of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from pondkeeper.archive.copies import engine_room
+from pondkeeper.archive.lineage import lineage_of
+from pondkeeper.archive.place import Place, place_to_wire, place_without_keeper
+from pondkeeper.archive.upkeep import retention_of
+from pondkeeper.databases import fencing
+from pondkeeper.databases.remembered import Remembered
+from pondkeeper.errors import DatabaseMissing
+from pondkeeper.files.durable import make_folder, sync_folder
+from pondkeeper.files.locks import program_of
+from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.state import file_state
+from pondkeeper.local.copying import settings_of
+from pondkeeper.local.turn import take_turn
+from pondkeeper.settings import Settings
+from pondkeeper.snapshots.listing import SnapshotInfo, newest_snapshot
+from pondkeeper.workers import alone
+from pondkeeper.workers.fence import Fence
+from pondkeeper.writer.lease import Lease
+
+OFFLINE: Final = "pondkeeper.archive.offline"
+CHECKING: Final = "pondkeeper.archive.checking"
+FOLDING: Final = "pondkeeper.engine.folding"
+PUBLISHING: Final = "pondkeeper.snapshots.publishing_alone"
+
+Tell = Callable[[str], None]
+
+
+def now(paths: DatabasePaths, wait_s: float, tell: Tell = lambda text: None) -> dict[str, Any]:
+    """Archive what the file holds: a snapshot is made in this program's turn, and archived after it. Raises PondkeeperError."""
+    settings = settings_of(Home(paths.home))
+    snapshot = _snapshot(paths, settings, wait_s, tell)
+    created_at = snapshot.created_at.isoformat(timespec="milliseconds")
+    message = {
+        "op": "archive",
+        "database": paths.name,
+        "version": snapshot.version,
+        "path": str(snapshot.path),
+        "created_at": created_at,
+        "lineage": lineage_of(paths).id,
+    }
+    done = _ask(_place(paths, settings), message, tell, read=(str(paths.snapshots),))
+    return {"database": paths.name, "version": done["version"], "created_at": created_at}
+
+
+def listed(paths: DatabasePaths, limit: int) -> dict[str, Any]:
+    """The versions that the archive has, newest first. Raises PondkeeperError."""
+    place = _place(paths, settings_of(Home(paths.home)))
+    return _without_time(_ask(place, {"op": "list", "database": paths.name, "limit": limit}))
+
+
+def verify(paths: DatabasePaths, version: int | None, tell: Tell = lambda text: None) -> dict[str, Any]:
+    """Restore a version (the newest) into a folder of its own, check it, throw it away. Raises what is wrong with it."""
+    settings = settings_of(Home(paths.home))
+    place = _place(paths, settings)
+    with tempfile.TemporaryDirectory(prefix=".verify-", dir=paths.home) as folder:
+        file = Path(folder) / paths.file.name
+        message = {"op": "take_out", "database": paths.name, "version": version, "target": str(file)}
+        made = _ask(place, message, tell, write=(folder,))
+        with engine_room(settings) as (resources, temp, limits):
+            tell("reading every table")
+            within = Fence((folder,), (temp,))
+            checked = alone.ask(CHECKING, {"path": str(file), **resources}, within, limits=limits, tell=tell)
+    return {"database": paths.name, **made, **checked}
+
+
+def prune(home: Home, tell: Tell = lambda text: None, *, dry_run: bool) -> dict[str, Any]:
+    """Remove what the settings let go, of every database in the archive. Raises PondkeeperError."""
+    settings = settings_of(home)
+    message = {"op": "prune", "retention": retention_of(settings.archive), "dry_run": dry_run}
+    return _without_time(_ask(place_without_keeper(settings.archive, home), message, tell))
+
+
+def _place(paths: DatabasePaths, settings: Settings) -> Place:
+    return place_without_keeper(settings.archive, Home(paths.home))
+
+
+def _ask(
+    place: Place,
+    message: dict[str, Any],
+    tell: Tell = lambda text: None,
+    *,
+    read: tuple[str, ...] = (),
+    write: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """One message to a process that has the archive open."""
+    for folder in map(Path, place.writable()):
+        make_folder(folder)
+        sync_folder(folder.parent)
+    within = Fence((*read, *place.readable()), (*write, *place.writable()), may_connect=place.is_bucket)
+    question = {"open": {"op": "open", **place_to_wire(place)}, "message": message}
+    return alone.ask(OFFLINE, question, within, tell=tell, environment=place.environment)
+
+
+def _without_time(answer: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in answer.items() if name != "elapsed_ms"}
+
+
+# The snapshot
+
+
+def _snapshot(paths: DatabasePaths, settings: Settings, wait_s: float, tell: Tell) -> SnapshotInfo:
+    """The newest snapshot, if it has everything; else a new one."""
+    if not paths.file.exists():
+        raise DatabaseMissing(private=str(paths.file))
+    has_past = paths.snapshots.exists()
+    lease = Lease(paths, who=program_of(os.getpid()), why="backup of the database")
+    take_turn(lease, paths, wait_s, tell)
+    try:
+        newest = newest_snapshot(paths)
+        remembered = Remembered.read(_remembered_file(paths))
+        if newest is None or remembered.file_state != file_state(paths.file):
+            version = remembered.first_version(newest.version if newest else None, has_past=has_past)
+            if not has_past:
+                archived = listed(paths, 1)["versions"]
+                version = max(version, *(each["version"] + 1 for each in archived))
+            newest = _publish(paths, settings, version, tell)
+            # Why: the next backup, and the next keeper, need not make it again.
+            remembered.file_state = file_state(paths.file)
+            remembered.write(_remembered_file(paths))
+        return newest
+    finally:
+        lease.release()
+
+
+def _publish(paths: DatabasePaths, settings: Settings, version: int, tell: Tell) -> SnapshotInfo:
+    for folder in (*fencing.folders(paths), fencing.writers_temp(paths)):
+        make_folder(folder)
+    with engine_room(settings) as (resources, temp, limits):
+        question = {"path": str(paths.file), **resources, "may_make": False}
+        alone.ask(FOLDING, question, fencing.of_writer(paths).with_own(Path(temp)), limits=limits, tell=tell)
+    message = {
+        "op": "publish",
+        "version": version,
+        "source": str(paths.file),
+        "snapshots": str(paths.snapshots),
+        "links": [str(paths.published), str(paths.published_by_name)],
+        "keep": settings.snapshots.keep,
+        "compare": True,
+    }
+    alone.ask(PUBLISHING, message, fencing.of_copier(paths), tell=tell)
+    newest = newest_snapshot(paths)
+    assert newest is not None, "it was just published"
+    return newest
+
+
+def _remembered_file(paths: DatabasePaths) -> Path:
+    return paths.folder / "remembered.json"
+
+
