@@ -82,6 +82,11 @@ def make_router(context: Context) -> APIRouter:
     async def verify_of_only(request: Request) -> Answer:
         return await verify(request)
 
+    _add_prune(router, context)
+    return router
+
+
+def _add_prune(router: APIRouter, context: Context) -> None:
     @router.post(
         "/v1/backups/prune",
         summary="Remove versions that need not be kept",
@@ -95,8 +100,6 @@ def make_router(context: Context) -> APIRouter:
         body = await _prune_decoder.read(request.scope, request.receive, MAX_BODY_BYTES)
         entry_of(request.scope).target = "dry run" if body.dry_run else "prune"
         return Answer(await _archiver(context).prune(dry_run=body.dry_run))
-
-    return router
 
 
 _LIMIT: Final = [
