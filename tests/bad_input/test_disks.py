@@ -43,7 +43,7 @@ def test_a_folder_that_may_not_be_written_is_said_at_the_start(tmp_path: Path) -
     keeper._log_path = tmp_path / "log"
     try:
         keeper.launch()
-        assert keeper.process.wait(30) == 6
+        assert keeper.process.wait(60) == 6
         assert "[database_read_only]" in keeper.log()
         assert "write permission" in keeper.log()
         assert "Traceback" not in keeper.log()

@@ -88,7 +88,7 @@ def test_two_programs_take_turns_and_say_who_is_waited_for(database: DatabasePat
         said = second.stderr.readline()
         assert is_flocked(database.lease_lock)
         let_go(first)
-        out, rest = second.communicate(timeout=20)
+        out, rest = second.communicate(timeout=60)
 
     assert said.startswith("waiting for ")
     assert str(first.pid) in said
@@ -121,7 +121,7 @@ def test_a_program_that_did_not_ask_is_named_and_waited_for(database: DatabasePa
     said = waiting.stderr.readline()
     assert is_flocked(database.lease_lock)
     holder.stdin.close()
-    out, _ = waiting.communicate(timeout=20)
+    out, _ = waiting.communicate(timeout=60)
     holder.wait()
     holder.stdout.close()
 
@@ -144,7 +144,7 @@ def test_signals_are_passed_on(database: DatabasePaths, number: signal.Signals) 
     assert process.stdout is not None
     assert process.stdout.readline() == "there\n"
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
     assert process.returncode == 41
 

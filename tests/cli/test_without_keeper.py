@@ -434,7 +434,7 @@ def test_interrupting_a_command_is_quiet(database: DatabasePaths) -> None:
         while not keeper.requests:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err

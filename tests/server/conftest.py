@@ -135,6 +135,6 @@ def served(make_served: MakeServed) -> Served:
 @pytest.fixture
 def hasty(make_served: MakeServed) -> Served:
     """A server that has little patience."""
-    bounds = Bounds(header_timeout_s=0.3, body_timeout_s=0.5, keep_alive_s=0.4, linger_s=0.3, max_head_bytes=4096,
+    bounds = Bounds(header_timeout_s=0.5, body_timeout_s=0.7, keep_alive_s=1.0, linger_s=0.3, max_head_bytes=4096,
                     max_body_bytes=10_000, max_pipelined=4, unsent_bytes=64 * 1024)  # fmt: skip
     return make_served(bounds=bounds, server=ServerSettings(max_body_bytes=10_000))

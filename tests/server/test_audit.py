@@ -21,13 +21,13 @@ from tests.support.keeper import KeeperProcess, wait_until
 
 def recorded(served: Served, most: int = 100) -> list[dict[str, Any]]:
     """What is on disk once everything that was noted is."""
-    wait_until(lambda: not served.audit._waiting, timeout_s=10)
+    wait_until(lambda: not served.audit._waiting)
     return newest(served.folder / "audit", Filter(), most)
 
 
 def last(served: Served, count: int) -> dict[str, Any]:
     """The newest record, when there are `count` of them."""
-    wait_until(lambda: len(newest(served.folder / "audit", Filter(), 1000)) >= count, timeout_s=10)
+    wait_until(lambda: len(newest(served.folder / "audit", Filter(), 1000)) >= count)
     return recorded(served)[-1]
 
 
@@ -90,7 +90,7 @@ def test_an_answer_that_is_cut_or_that_nobody_waits_for_is_recorded(served: Serv
     assert last(served, 1)["limit"] == "max_rows"
     with served.connect() as connection:
         connection.sendall(served.request(b'{"sql": "wait 30"}'))
-        wait_until(lambda: served.database.waiting, timeout_s=10)
+        wait_until(lambda: served.database.waiting)
     assert last(served, 2)["outcome"] == "gone"
 
 
@@ -109,7 +109,7 @@ def test_without_an_audit_nothing_is_answered_and_nothing_is_asked(
     monkeypatch.setattr(audit_writing.os, "write", full)
     with served.client() as client:
         client.post("/v1/query", json={"sql": "one"})
-        wait_until(lambda: served.audit.is_failing, timeout_s=10)
+        wait_until(lambda: served.audit.is_failing)
         asked = len(served.database.requests)
         refused = client.post("/v1/query", json={"sql": "one"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "audit_unavailable")
@@ -118,7 +118,7 @@ def test_without_an_audit_nothing_is_answered_and_nothing_is_asked(
         assert client.get("/health/live").status_code == 200
         assert client.get("/metrics").status_code == 200
         is_full = False
-        wait_until(lambda: not served.audit.is_failing, timeout_s=10)
+        wait_until(lambda: not served.audit.is_failing)
         assert client.post("/v1/query", json={"sql": "one"}).status_code == 200
 
 
@@ -131,7 +131,7 @@ def test_an_audit_may_be_at_best_effort(make_served: MakeServed, monkeypatch: py
     with served.client() as client, monkeypatch.context() as patched:
         patched.setattr(audit_writing.os, "write", full)
         client.post("/v1/query", json={"sql": "one"})
-        wait_until(lambda: served.audit.is_failing, timeout_s=10)
+        wait_until(lambda: served.audit.is_failing)
         assert client.post("/v1/query", json={"sql": "one"}).status_code == 200
 
 
@@ -189,7 +189,7 @@ def test_each_write_of_a_pipeline_is_recorded(tmp_path: Path) -> None:
             futures = [pipeline.execute("INSERT INTO log VALUES (?)", [number % 40]) for number in range(50)]
             failed = sum(future.exception(30) is not None for future in futures)
         assert failed == 10
-        wait_until(lambda: sum(writes for writes, _ in of_pipelines(keeper)) == 50, timeout_s=10, what="records of all writes")
+        wait_until(lambda: sum(writes for writes, _ in of_pipelines(keeper)) == 50, what="records of all writes")
         found = of_pipelines(keeper)
     assert {record["sql"] for _, record in found} == {"INSERT INTO log VALUES (?)"}
     assert sum(writes for writes, record in found if record["outcome"] == "committed") == 40

@@ -34,7 +34,7 @@ def test_head_that_does_not_come_is_not_waited_for(hasty: Served, sent: bytes) -
     with hasty.connect() as connection:
         connection.sendall(sent)
         answer = read_all(connection)
-    assert 0.25 < time.monotonic() - began < 5
+    assert 0.45 < time.monotonic() - began < 15
     assert (b" 408 " in answer) == bool(sent)
 
 
@@ -293,11 +293,11 @@ def test_client_that_goes_away_ends_its_query(served: Served) -> None:
     with served.connect() as connection:
         connection.sendall(served.request(b'{"sql": "wait 60"}'))
         wait_until(lambda: served.database.waiting, what="the query")
-    wait_until(lambda: served.database.cancelled, timeout_s=3, what="the cancellation")
+    wait_until(lambda: served.database.cancelled, what="the cancellation")
     with served.connect() as connection:
         connection.sendall(served.request(b'{"sql": "stream 1000000 100000"}'))
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-    wait_until(lambda: served.database.streams[-1].is_cancelled, timeout_s=3, what="the cancellation")
+    wait_until(lambda: served.database.streams[-1].is_cancelled, what="the cancellation")
 
 
 def test_client_that_goes_away_does_not_end_its_write(served: Served) -> None:
@@ -305,7 +305,7 @@ def test_client_that_goes_away_does_not_end_its_write(served: Served) -> None:
     with served.connect() as connection:
         connection.sendall(served.request(b'{"sql": "wait 0.5"}', "/v1/execute"))
         wait_until(lambda: served.database.writes, what="the write")
-    wait_until(lambda: served.database.written, timeout_s=3, what="the end of the write")
+    wait_until(lambda: served.database.written, what="the end of the write")
 
 
 def test_client_that_stops_reading_is_let_go(hasty: Served) -> None:
@@ -313,7 +313,7 @@ def test_client_that_stops_reading_is_let_go(hasty: Served) -> None:
     with hasty.connect() as connection:
         connection.sendall(hasty.request(b'{"sql": "stream 1000000 100000"}'))
         stream = wait_until(lambda: hasty.database.streams, what="the stream")[0]
-        wait_until(lambda: stream.is_cancelled, timeout_s=5, what="the end of patience")
+        wait_until(lambda: stream.is_cancelled, what="the end of patience")
     assert stream.sent * 100_000 < 50_000_000
     assert still_serves(hasty)
 
@@ -325,7 +325,7 @@ def test_client_that_leaves_its_answer_lying_is_let_go(hasty: Served) -> None:
         for _ in range(3):
             connection.sendall(hasty.request(b'{"sql": "stream 1 3000000"}'))
         connections = hasty.server._state.connections
-        wait_until(lambda: not connections, timeout_s=10, what="the end of the connection")
+        wait_until(lambda: not connections, what="the end of the connection")
 
 
 def test_number_of_connections_is_bounded(make_served: MakeServed) -> None:

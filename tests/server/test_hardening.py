@@ -93,7 +93,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(secure: Served, sent: 
     with secure.connect() as connection:
         connection.sendall(sent)
         read_all(connection)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 15
 
 
 def test_slow_heads_and_bodies_are_not_waited_for_over_tls(secure: Served, tls_connection: ssl.SSLSocket) -> None:
@@ -103,7 +103,7 @@ def test_slow_heads_and_bodies_are_not_waited_for_over_tls(secure: Served, tls_c
 
 def test_a_client_that_takes_nothing_is_let_go_over_tls(secure: Served, tls_connection: ssl.SSLSocket) -> None:
     tls_connection.sendall(secure.request(b'{"sql": "stream 4000 100000"}', "/v1/query?format=csv"))
-    wait_until(lambda: secure.database.streams and secure.database.streams[0].is_cancelled, timeout_s=20)
+    wait_until(lambda: secure.database.streams and secure.database.streams[0].is_cancelled)
     assert secure.database.streams[0].sent < 4000
 
 
