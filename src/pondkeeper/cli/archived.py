@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -11,9 +12,10 @@ from pondkeeper.cli.narration import Progress, say
 from pondkeeper.cli.output import print_json, print_table
 from pondkeeper.cli.quantities import show_age, show_bytes, show_seconds
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
-from pondkeeper.local.known import find_database, keeper_of, serving_home
+from pondkeeper.local.known import database_at, find_database, home_of, is_file_name, keeper_of, serving_home
 
 if TYPE_CHECKING:
+    from pondkeeper.client import Client
     from pondkeeper.files.paths import DatabasePaths
 
 WAIT_S: Final = 60.0
@@ -27,6 +29,7 @@ SHOWN_VERSIONS: Final = 20
     examples=(
         example("before a change that may go wrong", "pondkeeper backup now"),
         example("the version that it is, for a script", "pondkeeper backup now --json | jq .version"),
+        example("a file that no keeper has served yet", "pondkeeper backup now --database ./warehouse.duckdb"),
     ),
 )
 @database_option
@@ -130,9 +133,11 @@ def prune(dry_run: bool, as_json: bool, target: Target) -> None:
     if as_json:
         print_json(pruned)
     elif dry_run:
+        say(f"{pruned['versions_removed']:,} versions would be removed")
+        if not pruned["versions"]:
+            return
         rows = [(each["database"], each["version"], each["created_at"]) for each in pruned["versions"]]
         print_table(("database", "version", "published at"), rows, numbers=(1,), whole=range(3))
-        say(f"{pruned['versions_removed']:,} versions would be removed")
     else:
         say(
             f"removed {pruned['versions_removed']:,} versions and {pruned['objects_removed']:,} objects, "
@@ -142,15 +147,33 @@ def prune(dry_run: bool, as_json: bool, target: Target) -> None:
 
 def _asked(target: Target, database: str | None, progress: Progress, what: str, **options: Any) -> dict[str, Any]:
     """The keeper's answer; where none serves the database, our own."""
-    paths = None if target.is_remote else find_database(target.local_home(), database)
-    if paths is not None and serving_home(paths) is None:
+    if target.is_remote:
+        with target.client(database=database) as client:
+            return _of_keeper(client, what, options)
+    paths = _found(target, database)
+    home = serving_home(paths)
+    if home is None:
         return _alone(paths, progress, what, options)
-    with target.client(database=paths.name if paths else database) as client:
-        if what == "now":
-            return client.backups.now()
-        if what == "list":
-            return client.backups.list(**options)
-        return client.backups.verify(**options)
+    from pondkeeper.client import Client
+
+    with Client.local(home.root, database=paths.name) as client:
+        return _of_keeper(client, what, options)
+
+
+def _found(target: Target, database: str | None) -> DatabasePaths:
+    """A database by its name in the home, or by its file."""
+    if database is None or not is_file_name(database):
+        return find_database(target.local_home(), database)
+    paths = database_at(Path(database).absolute(), may_miss=True)
+    return home_of(paths).database(paths.file)
+
+
+def _of_keeper(client: Client, what: str, options: dict[str, Any]) -> dict[str, Any]:
+    if what == "now":
+        return client.backups.now()
+    if what == "list":
+        return client.backups.list(**options)
+    return client.backups.verify(**options)
 
 
 def _alone(paths: DatabasePaths, progress: Progress, what: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from pondkeeper.archive.copies import engine_room
+from pondkeeper.archive.copies import engine_room, in_utc
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.place import Place, place_to_wire, place_without_keeper
 from pondkeeper.archive.upkeep import retention_of
@@ -39,7 +40,7 @@ def now(paths: DatabasePaths, wait_s: float, tell: Tell = lambda text: None) -> 
     """Archive what the file holds: a snapshot is made in this program's turn, and archived after it. Raises PondkeeperError."""
     settings = settings_of(Home(paths.home))
     snapshot = _snapshot(paths, settings, wait_s, tell)
-    created_at = snapshot.created_at.isoformat(timespec="milliseconds")
+    created_at = in_utc(snapshot.created_at)
     message = {
         "op": "archive",
         "database": paths.name,
@@ -61,7 +62,7 @@ def listed(paths: DatabasePaths, limit: int) -> dict[str, Any]:
 def verify(paths: DatabasePaths, version: int | None, tell: Tell = lambda text: None) -> dict[str, Any]:
     """Restore a version (the newest) into a folder of its own, check it, throw it away. Raises what is wrong with it."""
     settings = settings_of(Home(paths.home))
-    place = _place(paths, settings)
+    place, started = _place(paths, settings), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix=".verify-", dir=paths.home) as folder:
         file = Path(folder) / paths.file.name
         message = {"op": "take_out", "database": paths.name, "version": version, "target": str(file)}
@@ -70,7 +71,7 @@ def verify(paths: DatabasePaths, version: int | None, tell: Tell = lambda text: 
             tell("reading every table")
             within = Fence((folder,), (temp,))
             checked = alone.ask(CHECKING, {"path": str(file), **resources}, within, limits=limits, tell=tell)
-    return {"database": paths.name, **made, **checked}
+    return {"database": paths.name, **made, **checked, "elapsed_ms": (time.perf_counter() - started) * 1000}
 
 
 def prune(home: Home, tell: Tell = lambda text: None, *, dry_run: bool) -> dict[str, Any]:
@@ -121,8 +122,7 @@ def _snapshot(paths: DatabasePaths, settings: Settings, wait_s: float, tell: Tel
         if newest is None or remembered.file_state != file_state(paths.file):
             version = remembered.first_version(newest.version if newest else None, has_past=has_past)
             if not has_past:
-                archived = listed(paths, 1)["versions"]
-                version = max(version, *(each["version"] + 1 for each in archived))
+                version = max([version, *(each["version"] + 1 for each in listed(paths, 1)["versions"])])
             newest = _publish(paths, settings, version, tell)
             # Why: the next backup, and the next keeper, need not make it again.
             remembered.file_state = file_state(paths.file)
