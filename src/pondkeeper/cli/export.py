@@ -17,7 +17,7 @@ from pondkeeper.cli.target import Target, home_option, json_option, wanted_optio
     "export",
     "Write a database as Parquet files, for leaving.",
     example("everything, as Parquet and SQL", "pondkeeper export warehouse leaving/"),
-    example("load it into another DuckDB, of any version", "duckdb new.duckdb \"IMPORT DATABASE 'leaving'\""),
+    example("load it into another DuckDB, of any version", "pondkeeper export warehouse leaving && duckdb new.duckdb \"IMPORT DATABASE 'leaving'\""),
 )
 @click.argument("database")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
@@ -29,7 +29,7 @@ def command(database: str, folder: Path, at: str | None, version: int | None, as
     and load.sql, as DuckDB's EXPORT DATABASE does.
 
     It is made from a snapshot, so nobody waits for it. Each file is compared with its table; a column that Parquet cannot
-    hold as it is (INTERVAL, TIME WITH TIME ZONE, HUGEINT beyond 2^53) is written as text, which is cast back when it is
+    hold as it is (an INTERVAL, a TIME WITH TIME ZONE) is written as text, which is cast back when it is
     loaded. The folder appears when it is whole.
     """
     from pondkeeper.local.copying import export, named, time_of

@@ -1,7 +1,7 @@
 """The logical export: a database as Parquet files with the SQL that loads them, checked against the database.
 
-Trap: Parquet has no type for everything that DuckDB has. A HUGEINT becomes a DOUBLE, an INTERVAL loses its microseconds, a
-time its zone, without a word. So each file is compared with its table, and a column that did not come back as it was is
+Trap: Parquet has no type for everything that DuckDB has. An INTERVAL loses its microseconds and a time its zone, without a
+word. So each file is compared with its table, and a column that did not come back as it was is
 written as text, which DuckDB casts back exactly when it loads the file.
 """
 
@@ -20,6 +20,7 @@ from pondkeeper.files.durable import sync_file, sync_folder
 
 Tell = Callable[[str], None]
 LOAD = "load.sql"
+TEXT = "VARCHAR"
 
 
 def answer(question: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def _mended(connection: duckdb.DuckDBPyConnection, catalog: str, table: Table, f
     if not differing:
         return {"as_text": [], "inexact": []}
     stored = _stored(connection, file)
-    chosen = [f"{quoted(name)}::VARCHAR AS {quoted(name)}" if name in differing else quoted(name) for name in stored]
+    # Why the types in the file: EXPORT DATABASE writes a HUGEINT as text by itself, and COPY would as a DOUBLE.
+    kinds = {name: TEXT if name in differing else kind for name, kind in stored.items()}
+    chosen = [f"{quoted(name)}::{kind} AS {quoted(name)}" for name, kind in kinds.items()]
     temp = file.with_name(file.name + ".text")
     connection.execute(f"COPY (SELECT {', '.join(chosen)} FROM {table.within(catalog)}) TO {literal(str(temp))} (FORMAT parquet)")
     inexact = _differing(connection, catalog, table, temp)
@@ -93,7 +96,7 @@ def _mended(connection: duckdb.DuckDBPyConnection, catalog: str, table: Table, f
 
 def _differing(connection: duckdb.DuckDBPyConnection, catalog: str, table: Table, file: Path) -> list[str]:
     """The columns that come back from the file as something else."""
-    stored = set(_stored(connection, file))
+    stored = _stored(connection, file)
     columns = [(name, kind) for name, kind in table.columns if name in stored]
     back = [f"{quoted(name)}::{kind}" for name, kind in columns]
     own = [f"{quoted(name)}" for name, _ in columns]
@@ -113,10 +116,10 @@ def _same(connection: duckdb.DuckDBPyConnection, own: list[str], table: str, bac
         return False
 
 
-def _stored(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
-    """The columns of a file. Generated ones are in none."""
+def _stored(connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, str]:
+    """The columns of a file with their types in it. Generated ones are in none."""
     found = connection.execute(f"DESCRIBE SELECT * FROM read_parquet({literal(str(file))})").fetchall()
-    return [str(name) for name, *_ in found]
+    return {str(name): str(kind) for name, kind, *_ in found}
 
 
 def _files(folder: Path) -> dict[tuple[str, str], str]:
