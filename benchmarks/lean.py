@@ -149,6 +149,9 @@ class LeanClient:
     def get(self, path: str) -> dict[str, Any]:
         return self._json("GET", path, None)
 
+    def post(self, path: str, **fields: Any) -> dict[str, Any]:
+        return self._json("POST", path, fields or None)
+
     def arrow(self, sql: str, **fields: Any) -> pa.Table:
         """The answer of a query as an Arrow table."""
         from pyarrow import ipc
