@@ -50,10 +50,10 @@ def steady_writer(keeper: KeeperProcess, pause_s: float) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("pause_s", [0.2, 0.001])
-def test_a_script_gets_in_beside_a_steady_writer(keeper: KeeperProcess, pause_s: float) -> None:
+def test_a_script_gets_in_beside_a_steady_writer(pond: KeeperProcess, pause_s: float) -> None:
     """With a write every 0.2 s, and with one after another, a script that knocks is let in, and no write fails."""
-    client = keeper.client()
-    client.execute("CREATE TABLE t (who VARCHAR, number INTEGER)")
+    keeper, client = pond, pond.client()
+    client.execute("CREATE OR REPLACE TABLE t (who VARCHAR, number INTEGER)")
     with steady_writer(keeper, pause_s) as written:
         for _ in range(3):
             command = [sys.executable, "-c", SCRIPT, str(keeper.target), "40"]
