@@ -7,7 +7,7 @@ database that changed two blocks writes at most two pages of 8 KiB and not 1.3 M
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pondkeeper.archive.sealing import DIGEST_BYTES
@@ -58,6 +58,14 @@ class Tree:
 
     def digest(self, block: int) -> bytes:
         return self.digests[block * DIGEST_BYTES : (block + 1) * DIGEST_BYTES]
+
+    def blocks_with(self, digest: bytes) -> Iterator[int]:
+        """The blocks of this digest, ascending."""
+        at = self.digests.find(digest)
+        while at >= 0:
+            if at % DIGEST_BYTES == 0:
+                yield at // DIGEST_BYTES
+            at = self.digests.find(digest, at + 1)
 
     def pages(self) -> list[bytes]:
         """The contents of its pages, in order."""

@@ -1,7 +1,7 @@
-"""One snapshot into the archive: hash what may have changed, put what is missing, then pages, then the manifest.
+"""One snapshot into the archive: hash what may have changed, put blocks and pages that are missing, then the manifest.
 
-Each step is durable before the next begins, so a crash leaves objects that nobody refers to, and never a manifest whose
-blocks are not there.
+Blocks and pages are durable before the manifest begins, so a crash leaves objects that nobody refers to, and never a
+manifest whose blocks are not there.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from pondkeeper.archive.history import Archived
-from pondkeeper.archive.manifest import Manifest, format_time
+from pondkeeper.archive.history import Archived, versions
+from pondkeeper.archive.manifest import Manifest, format_time, manifest_name
 from pondkeeper.archive.names import block_name, page_name
 from pondkeeper.archive.opening import Archive
 from pondkeeper.archive.sealing import Sealer
@@ -70,6 +70,13 @@ class _Cost:
     bytes_put: int = 0
     digests: dict[int, bytes] = field(default_factory=dict)
 
+    def count(self, block: int, digest: bytes, put_bytes: int, content: _Content) -> None:
+        self.digests[block] = digest
+        if put_bytes:
+            self.blocks_put += 1
+            self.block_bytes += block_span(block, content.size_bytes)[1]
+            self.bytes_put += put_bytes
+
 
 def write_version(
     archive: Archive,
@@ -89,30 +96,35 @@ def write_version(
     ArchiveConflict when another one has its number, DatabaseUnreadable when a block of the snapshot is damaged.
     """
     with archive.store.writing() as guard, file.open("rb", buffering=0) as snapshot:
+        _refuse_another(archive, about, previous)
         if previous is not None and not archive.store.has(previous.manifest.name):
             previous, changed = None, None  # Why: pruned, and its blocks perhaps as well.
         content = _Content(snapshot.fileno(), archive.sealer, checksum_of)
         cost = _Cost()
         with archive.store.putting() as putting:
-            wanted = content.to_hash(previous, changed)
-            for block, digest, put_bytes in _put_blocks(content, putting, previous, wanted, check):
-                cost.digests[block] = digest
-                if put_bytes:
-                    cost.blocks_put += 1
-                    cost.block_bytes += block_span(block, content.size_bytes)[1]
-                    cost.bytes_put += put_bytes
-        tree = (previous.tree if previous else Tree(0, b"")).replaced(
-            content.size_bytes, content.unused_digests() | cost.digests
-        )
-        pages = [archive.sealer.digest(page) for page in tree.pages()]
-        with archive.store.putting() as putting:
-            for page, digest in zip(tree.pages(), pages, strict=True):
-                if previous is None or digest.hex() not in previous.manifest.pages:
-                    cost.bytes_put += putting.put_missing(page_name(digest), _sealing(archive.sealer, page, digest))
+            for block, digest, put_bytes in _put_blocks(
+                content, putting, previous, content.to_hash(previous, changed), check
+            ):
+                cost.count(block, digest, put_bytes, content)
+            tree = (previous.tree if previous else Tree(0, b"")).replaced(
+                content.size_bytes, content.unused_digests() | cost.digests
+            )
+            pages = _put_pages(archive.sealer, putting, tree, previous, cost)
         manifest = _manifest(about, content, pages)
         guard.check()
         _put_manifest(archive, manifest)
     return Written(Archived(manifest, tree), len(cost.digests), cost.blocks_put, cost.block_bytes, cost.bytes_put)
+
+
+def _refuse_another(archive: Archive, about: About, previous: Archived | None) -> None:
+    """Raises ArchiveConflict when the number is another version's. Listing all is for the first write of a process only."""
+    name = manifest_name(about.database, about.version, about.created_at)
+    if previous is None:
+        taken = [found.name for found in versions(archive.store, about.database) if found.version == about.version]
+    else:
+        taken = [previous.manifest.name] if about.version <= previous.manifest.version else []
+    if taken and taken != [name]:
+        raise ArchiveConflict(database=about.database, version=about.version)
 
 
 class _Content:
@@ -140,8 +152,7 @@ class _Content:
             wanted.update(blocks_within(block_offset(first, size), block_offset(end, size)))
         if previous.tree.size_bytes != self.size_bytes:
             wanted.update((len(previous.tree) - 1, len(every) - 1))
-        zeros = self.sealer.digest(_ZEROS)
-        wanted.update(block for block in every if previous.tree.digest(block) == zeros)
+        wanted.update(previous.tree.blocks_with(self.sealer.digest(_ZEROS)))
         return sorted(wanted.intersection(every) - self.unused)
 
     def read(self, block: int) -> bytes:
@@ -198,6 +209,20 @@ def _put_blocks(
         return
     with ThreadPoolExecutor(_THREADS) as threads:
         yield from threads.map(put, wanted)
+
+
+def _put_pages(
+    sealer: Sealer, putting: Putting, tree: Tree, previous: Archived | None, cost: _Cost
+) -> list[bytes]:
+    """The digests of the tree's pages; those that the previous version has are there."""
+    known = set(previous.manifest.pages) if previous else set()
+    found = []
+    for page in tree.pages():
+        digest = sealer.digest(page)
+        if digest.hex() not in known:
+            cost.bytes_put += putting.put_missing(page_name(digest), _sealing(sealer, page, digest))
+        found.append(digest)
+    return found
 
 
 def _sealing(sealer: Sealer, data: bytes, digest: bytes) -> Callable[[], bytes]:

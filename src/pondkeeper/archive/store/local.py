@@ -154,6 +154,7 @@ class _Batch:
     def __init__(self, store: LocalStore) -> None:
         self._store = store
         self._written: dict[str, Path] = {}
+        self._begun: set[str] = set()
         self._found: set[Path] = set()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -161,8 +162,9 @@ class _Batch:
     def put_missing(self, name: str, make: Callable[[], bytes]) -> int:
         path = self._store.root / name
         with self._lock:
-            if name in self._written:
+            if name in self._begun:
                 return 0
+            self._begun.add(name)
         if path.exists():
             with self._lock:
                 self._found.add(path.parent)

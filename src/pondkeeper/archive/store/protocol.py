@@ -26,7 +26,10 @@ class Putting(Protocol):
     """Many objects on their way into a store. Threads may share it."""
 
     def put_missing(self, name: str, make: Callable[[], bytes]) -> int:
-        """Put what `make` gives unless the object is there already; the bytes put, 0 for one that is there."""
+        """Put what `make` gives unless the object is there, or another thread brings it; the bytes put, 0 for such a one.
+
+        When it raises, the whole of what is being put is to be given up: others may rely on this object.
+        """
         ...
 
     def flush(self) -> None:

@@ -126,25 +126,23 @@ class S3Store:
 
 
 class _Uploads:
-    """Uploads under way. Two threads may bring the same object; the second upload is the same bytes."""
+    """Uploads under way."""
 
     def __init__(self, store: S3Store) -> None:
         self._store = store
-        self._there: set[str] = set()
+        self._begun: set[str] = set()
         self._lock = threading.Lock()
 
     def put_missing(self, name: str, make: Callable[[], bytes]) -> int:
         with self._lock:
-            if name in self._there:
+            if name in self._begun:
                 return 0
-        put_bytes = 0
-        if not self._store.has(name):
-            data = make()
-            self._store.put(name, data)
-            put_bytes = len(data)
-        with self._lock:
-            self._there.add(name)
-        return put_bytes
+            self._begun.add(name)
+        if self._store.has(name):
+            return 0
+        data = make()
+        self._store.put(name, data)
+        return len(data)
 
     def flush(self) -> None:
         """The server has answered each upload."""
