@@ -173,6 +173,14 @@ class TicketNotWaiting(RequestRefused):
     default_remedy = "`pondkeeper ticket show` says what became of it."
 
 
+class BodyNotKept(RequestRefused):
+    """The body of this ticket is not kept: it was not refused, was retried, or was kept for long enough."""
+
+    code = "body_not_kept"
+    http_status = 404
+    default_remedy = "Bodies of refused tickets are kept for `spool.refused_keep_s`, up to `spool.refused_max_bytes`."
+
+
 class TableNotFound(RequestRefused):
     """There is no such table."""
 

@@ -33,7 +33,8 @@ NEEDS = {
     "GET /v1/databases/{name}": "reader", "GET /v1/databases/{name}/queue": "reader",
     "GET /v1/databases/{name}/snapshots": "whole", "POST /v1/databases/{name}/snapshots": "writer",
     "GET /v1/snapshots": "whole", "POST /v1/snapshots": "writer", "GET /v1/databases/{name}/tickets": "writer",
-    "GET /v1/databases/{name}/tickets/{id}": "writer", "DELETE /v1/databases/{name}/tickets/{id}": "writer",
+    "GET /v1/databases/{name}/rejects": "writer", "GET /v1/databases/{name}/tickets/{id}/body": "writer",
+    "POST /v1/databases/{name}/tickets/{id}/retry": "writer", "GET /v1/databases/{name}/tickets/{id}": "writer", "DELETE /v1/databases/{name}/tickets/{id}": "writer",
     "GET /v1/events": "reader", "GET /v1/keys": "every admin", "POST /v1/keys": "every admin",
     "DELETE /v1/keys/{id}": "every admin", "GET /health/live": "none", "GET /health/ready": "none", "GET /metrics": "every",
 }  # fmt: skip

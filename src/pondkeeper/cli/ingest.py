@@ -201,7 +201,7 @@ def _tell(client: Client, name: str, outcome: Ingested, rejects: Path | None) ->
     rows = outcome.rows or 0
     say(f"{name}: {outcome.outcome}, {rows:,} {'row' if rows == 1 else 'rows'}")
     if outcome.rejected and outcome.rejects:
-        where = f"GET …/rejects/{outcome.rejects} has them"
+        where = f"`pondkeeper rejects show {outcome.rejects}` has them"
         if rejects is not None:
             _write_rejects(client, outcome.rejects, rejects)
             where = f"they are in {rejects}"

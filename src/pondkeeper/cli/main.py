@@ -28,6 +28,7 @@ MODULES: Final = {
         "queue",
         "events",
         "ticket",
+        "rejects",
         "cancel",
         "snapshot",
         "backup",

@@ -1,4 +1,4 @@
-"""`pondkeeper ticket`: accepted ingests: which wait, what became of each, take one back."""
+"""`pondkeeper ticket`: accepted ingests: which wait, what became of each, take one back, send a refused one again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pondkeeper.errors import PondkeeperError
 
 @new_group(
     "ticket",
-    "List, show and cancel accepted ingests.",
+    "List, show, cancel and retry accepted ingests.",
     example("what was accepted and waits, and what became of the last ones", "pondkeeper ticket list"),
     example("what became of one", "pondkeeper ticket show tk_00000000002a5d0c6e3f1b9a8247"),
 )
@@ -63,7 +63,8 @@ def _row(ticket: dict[str, Any]) -> tuple[Any, ...]:
 def _what(ticket: dict[str, Any]) -> str:
     """What else is to be said of it: how many are before it, its version, why it was refused."""
     if error := ticket.get("error"):
-        return " ".join(str(error["message"]).split())
+        retried = f" (sent again: {ticket['retried_as']})" if ticket.get("retried_as") else ""
+        return " ".join(str(error["message"]).split()) + retried
     if ticket["outcome"] == "committed":
         rejected = f", {ticket['rejected']} rows rejected" if ticket.get("rejected") else ""
         return f"in version {ticket['version']}{rejected}"
@@ -105,6 +106,8 @@ def show(ticket: str, wait_s: float, database: str | None, as_json: bool, target
         print_json(shown)
         return
     if error := shown.get("error"):
+        if size_bytes := shown.get("body_bytes"):
+            say(f"its body ({show_bytes(size_bytes)}) is kept: `pondkeeper ticket body {ticket}`, `pondkeeper ticket retry {ticket}`")
         raise PondkeeperError.from_wire(error)
     what = _what(shown)
     say(f"{shown['table']}, accepted {show_age(shown['accepted_at'])} ago" + (f"; {what}" if what else "") + _holder(shown))
@@ -128,3 +131,47 @@ def cancel(tickets: tuple[str, ...], database: str | None, target: Target) -> No
         for ticket in tickets:
             client.cancel_ticket(ticket)
             say(f"cancelled {ticket}")
+
+
+@command.command(
+    "retry",
+    examples=(
+        example("when what it was refused for is mended", "pondkeeper ticket retry tk_00000000002a5d0c6e3f1b9a8247"),
+        example(
+            "all that were refused",
+            "pondkeeper ticket list --json | jq -r '.tickets[] | select(.body_bytes) | .ticket' | xargs pondkeeper ticket retry",
+        ),
+    ),
+)
+@click.argument("tickets", metavar="TICKET...", nargs=-1, required=True)
+@database_option
+@json_option
+@target_options
+def retry(tickets: tuple[str, ...], database: str | None, as_json: bool, target: Target) -> None:
+    """Have refused ingests accepted again, as they were sent, behind all others: prints the new ticket of each."""
+    with target.client(database=database) as client:
+        retried = {ticket: client.retry_ticket(ticket) for ticket in tickets}
+    if as_json:
+        print_json([{"ticket": ticket, "retried_as": new} for ticket, new in retried.items()])
+        return
+    for new in retried.values():
+        click.echo(new)
+
+
+@command.command(
+    "body",
+    examples=(
+        example("look at what was refused", "pondkeeper ticket body tk_00000000002a5d0c6e3f1b9a8247"),
+        example("mend it, and send it anew", "pondkeeper ticket body tk_00000000002a5d0c6e3f1b9a8247 > rows.ndjson"),
+    ),
+)
+@click.argument("ticket")
+@database_option
+@target_options
+def body_(ticket: str, database: str | None, target: Target) -> None:
+    """Print the body of a refused ingest as it was sent. It is kept for `spool.refused_keep_s`."""
+    out = click.get_binary_stream("stdout")
+    with target.client(database=database) as client:
+        for piece in client.ticket_body(ticket):
+            out.write(piece)
+    out.flush()

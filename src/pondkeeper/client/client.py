@@ -217,6 +217,10 @@ class Client:
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from map(decoded, lines)
 
+    def list_rejects(self, database: str | None = None) -> list[dict[str, Any]]:
+        """The reject files of a database, the youngest first: name, table, how many rows."""
+        return list(self._transport.call("GET", self._named_path(database, "rejects"))["rejects"])
+
     # Looking and steering
 
     def status(self, database: str | None = None) -> dict[str, Any]:

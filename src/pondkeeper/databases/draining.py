@@ -226,7 +226,9 @@ class Drain:
             raise error
         self._tries = 0
         [entry] = load.entries
-        _log.warning("an accepted ingest was refused", ticket=self._spool.tickets.id_of(entry), error=error.to_wire())
+        ticket = self._spool.tickets.id_of(entry)
+        _log.warning("an accepted ingest was refused", ticket=ticket, error=error.to_wire())
+        await asyncio.to_thread(self._spool.kept.keep, ticket, entry)
         await self._spool.settle([(entry, settled(entry, "refused", error=error.to_wire()))])
 
     async def _settle(self, load: Load, outcome: IngestOutcome) -> None:

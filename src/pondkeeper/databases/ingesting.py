@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pondkeeper.databases.fencing import of_stager, writers_temp
+from pondkeeper.databases.rejects import About, Rejects
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import Running, RunningQueries
 from pondkeeper.errors import (
@@ -83,6 +84,7 @@ class Ingests:
         self._desk = desk
         self._fence = of_stager(around.paths)
         self._tasks = SideTasks()
+        self.rejects = Rejects(around.paths.rejects, settings.rejects_keep_s)
         self._shapes: dict[Where, Shape] = {}
 
     def prepare(self) -> None:
@@ -94,7 +96,7 @@ class Ingests:
             shutil.rmtree(left, ignore_errors=True)
         for left in (*paths.incoming.glob("*.receiving"), *writers_temp(paths).glob("broken-*")):
             left.unlink(missing_ok=True)
-        self._forget_old_rejects()
+        self.rejects.forget()
 
     async def run(self, request: IngestRequest) -> IngestOutcome:
         """Stage and load; committed and fsynced when this returns.
@@ -262,7 +264,8 @@ class Ingests:
         rejected = staged.pop("rejected")
         staged.pop("is_as_it_came")
         if rejected and ingest.rejects:
-            await asyncio.to_thread(self._keep_rejects, ingest)
+            about = About(f"{request.schema}.{request.table}", rejected, request.key_id, request.client)
+            await asyncio.to_thread(self.rejects.keep, ingest.rejects, ingest.folder / "rejects", about)
         load = {name: wish[name] for name in ("shape", "mode")} | _names(request, shape) | staged
         if ingest.rejects:
             load["broken"] = str(writers_temp(self._around.paths) / f"broken-{secrets.token_hex(8)}")
@@ -327,19 +330,6 @@ class Ingests:
         await done.wait()
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
-    def rejects(self, name: str) -> Path:
-        """Where the rows of that reject file are; there may be no such file."""
-        return self._around.paths.rejects / f"{name}.ndjson"
-
-    def _keep_rejects(self, ingest: _Ingest) -> None:
-        """Put the bad rows where they can be fetched, before anything is committed: none of them may be lost."""
-        assert ingest.rejects is not None
-        self._forget_old_rejects()
-        written = ingest.folder / "rejects"
-        with written.open("rb") as file:
-            os.fsync(file.fileno())
-        written.replace(self.rejects(ingest.rejects))
-
     def _take_broken(self, ingest: _Ingest, load: dict[str, Any]) -> None:
         """What the writer has found is taken to where a stager may read it: each of them may open only folders of its own."""
         mine = ingest.folder / f"broken-{len(ingest.broken)}"
@@ -351,14 +341,7 @@ class Ingests:
 
     def _drop_rejects(self, ingest: _Ingest) -> None:
         if ingest.rejects and ingest.identity is None:  # Why: with a key the first ingest may have left it there.
-            self._tasks.start(asyncio.to_thread(self.rejects(ingest.rejects).unlink, missing_ok=True))
-
-    def _forget_old_rejects(self) -> None:
-        oldest = time.time() - self._settings.rejects_keep_s
-        for path in self._around.paths.rejects.glob("*.ndjson"):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest:
-                    path.unlink()
+            self._tasks.start(asyncio.to_thread(self.rejects.drop, ingest.rejects))
 
     def stop(self) -> None:
         """Nobody waits for anything any more."""

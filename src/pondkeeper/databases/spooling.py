@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from pondkeeper.databases.draining import CLIENT, Drain, Outside
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.databases.running import RunningQueries
-from pondkeeper.errors import QueryCancelled
+from pondkeeper.errors import BodyNotKept, OutcomeUnknown, PondkeeperError, QueryCancelled
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.settings import Settings
 from pondkeeper.writer.queue import WriteQueue
@@ -37,7 +41,14 @@ class Spooling:
     ) -> None:
         self._paths = paths
         self._running = running
-        limits = SpoolLimits(settings.spool.max_bytes, settings.spool.max_entries, settings.writer.idempotency_keep_s)
+        bounds = settings.spool
+        limits = SpoolLimits(
+            bounds.max_bytes,
+            bounds.max_entries,
+            settings.writer.idempotency_keep_s,
+            bounds.refused_keep_s,
+            bounds.refused_max_bytes,
+        )
         self._spool = Spool(paths.spool, paths.incoming, limits)
         self._queue = queue
         outside = Outside(paths.incoming, ingest, self._stop_load, quiet, self._may_forget)
@@ -77,6 +88,45 @@ class Spooling:
     async def take_back(self, ticket: str) -> None:
         """Cancel a ticket that is not applied. Raises TicketNotFound or TicketNotWaiting."""
         await self._drain.take_back(ticket)
+
+    async def refused(self, ticket: str) -> tuple[Header, Path]:
+        """The body of a refused ticket, and what it is. Raises BodyNotKept."""
+        found = await asyncio.to_thread(self._spool.kept.body_of, ticket)
+        return found.header, self._spool.kept.path(ticket)
+
+    async def retry(self, ticket: str, key_id: str | None, client: str | None) -> str:
+        """Take the body of a refused ticket in again, as it was sent: its new ticket, the same however often this is asked.
+
+        Raises BodyNotKept, and as `accept`.
+        """
+        kept = self._spool.kept
+        try:
+            found = await asyncio.to_thread(kept.body_of, ticket)
+        except BodyNotKept as gone:
+            if (retried_as := gone.details.get("retried_as")) is not None:
+                return str(retried_as)
+            raise
+        # Why that key: a keeper that ends before it has noted the retry accepts it again, and it is the same ticket.
+        header = msgspec.structs.replace(
+            found.header, key=f"retry:{ticket}", key_id=key_id, client=client, accepted_at=time.time(), file=None, size_bytes=0
+        )
+        new_ticket = await self._accepted_again(ticket, header, found.size_bytes)
+        await asyncio.to_thread(kept.retried, ticket, found, new_ticket)
+        return new_ticket
+
+    async def _accepted_again(self, ticket: str, header: Header, size_bytes: int) -> str:
+        kept = self._spool.kept
+        if header.body_digest is None:
+            return await self._spool.accept(header, await asyncio.to_thread(kept.path(ticket).read_bytes))
+        name = f"retry-{secrets.token_hex(8)}"
+        await asyncio.to_thread(kept.lend, ticket, name)
+        try:
+            return await self._spool.accept(msgspec.structs.replace(header, file=name, size_bytes=size_bytes))
+        except OutcomeUnknown:  # Why it stays: it may have been accepted, and needs its body then.
+            raise
+        except PondkeeperError:
+            await asyncio.to_thread((self._paths.incoming / name).unlink, missing_ok=True)
+            raise
 
     def describe(self) -> dict[str, Any]:
         """The spool in numbers, and what keeps it from being applied; from memory."""

@@ -39,6 +39,11 @@ async def accept(
         context.meters.ingest(error.code)
         raise
     context.meters.ingest("accepted")
+    return accepted_answer(database, ticket)
+
+
+def accepted_answer(database: Database, ticket: str) -> Answer:
+    """202 with a ticket, and where it is to be seen."""
     answer = Answer({"outcome": "accepted", "ticket": ticket}, status=202)
     place = f"/v1/databases/{quote(database.name, safe='')}/tickets/{ticket}"
     answer.raw_headers.append((b"location", place.encode("ascii")))

@@ -174,6 +174,33 @@ class TicketShown(Struct):
     rejected: Annotated[int | UnsetType, Meta(description="Committed: the rows that were not.")] = UNSET
     rejects: Annotated[str | UnsetType, Meta(description="Committed: the reject file that has them.")] = UNSET
     error: Annotated[Error | UnsetType, Meta(description="Refused: why.")] = UNSET
+    body_bytes: Annotated[int | UnsetType, Meta(description="Refused: its body is kept, of this size.")] = UNSET
+    retried_as: Annotated[str | UnsetType, Meta(description="Refused: the ticket with which it was sent again.")] = UNSET
+
+
+class RejectsFile(Struct):
+    """Rows that one ingest did not take."""
+
+    rejects: Annotated[str, Meta(description="The name: GET …/rejects/{id} has the rows.")]
+    table: str | None
+    rejected: Annotated[int | None, Meta(description="How many rows.")]
+    key_id: str | None
+    client: str | None
+    size_bytes: int
+    made_at: str
+
+
+class RejectsList(Struct):
+    """The reject files of a database."""
+
+    rejects: list[RejectsFile]
+
+
+class TicketAccepted(Struct):
+    """An ingest is on disk and will be applied."""
+
+    outcome: Annotated[str, Meta(description="accepted")]
+    ticket: str
 
 
 class TicketList(Struct):

@@ -221,6 +221,12 @@ class SpoolSettings:
         minimum=1,
         maximum=2**40,
     )
+    refused_keep_s: float = setting(
+        7 * DAY_S, "How long the body of a refused ticket is kept, to be looked at or sent again.", unit="s", minimum=1, maximum=400 * DAY_S
+    )
+    refused_max_bytes: int = setting(
+        GIB, "Most bytes of such bodies that a database keeps; the oldest go first. 0 keeps none.", unit="bytes", minimum=0, maximum=1024 * TIB
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Ingests: POST …/tables/{table}/rows; and the rows that they did not take: GET …/rejects/{id}."""
+"""Ingests: POST …/tables/{table}/rows; and the rows that they did not take: GET …/rejects, GET …/rejects/{id}."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pondkeeper.server.problems import NO_STORE
 from pondkeeper.server.receiving import Received, receive_body
 from pondkeeper.server.routes.executes import KEY_PARAMETER, idempotency_key
 from pondkeeper.server.scopes import caller_of, client_of, entry_of, exchange_of
-from pondkeeper.server.shapes import IngestAnswer
+from pondkeeper.server.shapes import IngestAnswer, RejectsList
 
 if TYPE_CHECKING:
     from pondkeeper.databases.database import Database
@@ -152,12 +152,22 @@ def _add_rejects(router: APIRouter, context: Context) -> None:
 
     async def rejects(request: Request, name: str) -> FileResponse:
         database = context.database(request.scope, Action.REJECTS_READ)
-        path = database.ingests.rejects(name)
+        path = database.ingests.rejects.path(name)
         if not REJECTS_NAME.match(name) or not await asyncio.to_thread(path.is_file):
             raise RejectsNotFound
         response = FileResponse(path, media_type="application/x-ndjson")
         response.raw_headers.append(NO_STORE)
         return response
+
+    @router.get(
+        "/v1/databases/{name}/rejects",
+        summary="Which ingests had rows that were not taken",
+        response_model=None,
+        responses=gives(RejectsList, "The reject files, the youngest first."),
+    )
+    async def list_rejects(request: Request, name: str) -> Answer:  # noqa: ARG001  # Why: FastAPI documents it
+        database = context.database(request.scope, Action.REJECTS_READ)
+        return Answer({"rejects": await asyncio.to_thread(database.ingests.rejects.list)})
 
     @router.get("/v1/databases/{name}/rejects/{id}", summary="Rows that an ingest did not take", **documented)
     async def rejects_of_database(request: Request, name: str, id: str) -> FileResponse:  # noqa: A002, ARG001  # Why: the names in the path

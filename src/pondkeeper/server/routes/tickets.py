@@ -1,23 +1,34 @@
-"""Tickets of accepted ingests: GET …/tickets, GET …/tickets/{id}, DELETE …/tickets/{id}."""
+"""Tickets of accepted ingests: GET …/tickets, GET, DELETE …/tickets/{id}; of refused ones GET …/body and POST …/retry."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
+from starlette.responses import FileResponse
 
 from pondkeeper.access.authorize import Action, is_allowed
 from pondkeeper.access.keys import Key
 from pondkeeper.databases.database import Database
 from pondkeeper.errors import TicketNotFound
+from pondkeeper.server.accepting import accepted_answer
 from pondkeeper.server.answers import Answer
 from pondkeeper.server.context import Context
 from pondkeeper.server.openapi import gives
-from pondkeeper.server.scopes import caller_of
-from pondkeeper.server.shapes import TicketList, TicketShown
+from pondkeeper.server.problems import NO_STORE
+from pondkeeper.server.scopes import caller_of, client_of
+from pondkeeper.server.shapes import TicketAccepted, TicketList, TicketShown
 from pondkeeper.writer.spool.tickets import Seen
 
 MAX_LISTED = 1000
+_BINARY: Final = {"type": "string", "format": "binary"}
+_TYPES: Final = {
+    "ndjson": "application/x-ndjson",
+    "json": "application/json",
+    "csv": "text/csv",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": "application/vnd.apache.parquet",
+}
 MAX_WAIT_S = 60.0
 Listed = Annotated[int, Query(ge=0, le=MAX_LISTED)]
 
@@ -27,6 +38,7 @@ def make_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["tickets"])
     _add_list(router, context)
     _add_one(router, context)
+    _add_refused(router, context)
     return router
 
 
@@ -78,6 +90,36 @@ def _add_one(router: APIRouter, context: Context) -> None:
         await _found(database, id, caller_of(request.scope))
         await database.spooling.take_back(id)
         return Answer(_shown(database, await database.spooling.ticket(id)))
+
+
+def _add_refused(router: APIRouter, context: Context) -> None:
+    @router.get(
+        "/v1/databases/{name}/tickets/{id}/body",
+        summary="The body of a refused ingest",
+        response_model=None,
+        responses={200: {"description": "As it was sent.", "content": {"application/octet-stream": {"schema": _BINARY}}}},
+    )
+    async def get_body(request: Request, name: str, id: str) -> FileResponse:  # noqa: A002, ARG001  # Why: as above
+        """What was sent, to be looked at; kept for `spool.refused_keep_s`."""
+        database = context.database(request.scope, Action.TICKETS)
+        await _found(database, id, caller_of(request.scope))
+        header, path = await database.spooling.refused(id)
+        response = FileResponse(path, media_type=_TYPES.get(header.format, "application/octet-stream"))
+        response.raw_headers.append(NO_STORE)
+        return response
+
+    @router.post(
+        "/v1/databases/{name}/tickets/{id}/retry",
+        summary="Accept a refused ingest again",
+        response_model=None,
+        responses=gives(TicketAccepted, "It waits again, behind all others, with a new ticket.", 202),
+    )
+    async def retry_ticket(request: Request, name: str, id: str) -> Answer:  # noqa: A002, ARG001  # Why: as above
+        """The same body with the same options, when what it was refused for is gone. Asked again, the ticket is the same."""
+        database = context.database(request.scope, Action.TICKETS)
+        key = caller_of(request.scope)
+        await _found(database, id, key)
+        return accepted_answer(database, await database.spooling.retry(id, key.id, client_of(request.scope)))
 
 
 async def _found(database: Database, ticket: str, key: Key) -> Seen:

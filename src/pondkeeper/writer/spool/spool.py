@@ -20,6 +20,7 @@ from pondkeeper.errors import PondkeeperError, SpoolFull, SpoolUnavailable, Tick
 from pondkeeper.files.durable import make_folder, sync_file, sync_folder
 from pondkeeper.writer.spool.appending import Appender, Item, Report, Told
 from pondkeeper.writer.spool.ids import TicketIds
+from pondkeeper.writer.spool.kept import KeptBodies
 from pondkeeper.writer.spool.ledger import Ledger, Settled, settled
 from pondkeeper.writer.spool.line import Line, read
 from pondkeeper.writer.spool.log import Draft, Entry, Header
@@ -38,11 +39,13 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class SpoolLimits:
-    """How much may wait, and how long the outcome of a ticket is kept."""
+    """How much may wait, and how long the outcome of a ticket is kept, and the body of one that was refused."""
 
     max_bytes: int
     max_entries: int
     keep_s: float
+    refused_keep_s: float = 3600.0
+    refused_max_bytes: int = 1024 * 1024
 
 
 @dataclass
@@ -66,6 +69,7 @@ class Spool:
         self._folder = folder
         self._incoming = incoming
         self._limits = limits
+        self.kept = KeptBodies(folder / "refused", incoming, limits.refused_keep_s, limits.refused_max_bytes)
         self._ledger: Ledger | None = None
         self._ids = TicketIds(b"")
         self._line = Line()
@@ -281,6 +285,7 @@ class Spool:
         if time.monotonic() - self._forgot_at >= FORGET_EVERY_S:
             self._forgot_at = time.monotonic()
             await asyncio.to_thread(ledger.forget, self._limits.keep_s, self._line.cursor)
+            await asyncio.to_thread(self.kept.forget)
 
     async def _sealed(self) -> list[Segment]:
         """The segment that was written, if all of it is applied and nothing more comes into it."""
@@ -301,7 +306,7 @@ class Spool:
     @property
     def tickets(self) -> Tickets:
         """What is to be seen of them."""
-        return Tickets(self._check_open(), self._ids, self._line)
+        return Tickets(self._check_open(), self._ids, self._line, self.kept)
 
     async def take_back(self, ticket: str) -> None:
         """Cancel a ticket that waits: it is never applied. Raises TicketNotFound or TicketNotWaiting."""

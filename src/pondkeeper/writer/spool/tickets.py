@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from pondkeeper.writer.spool.ids import TicketIds, not_found
+from pondkeeper.writer.spool.kept import KeptBodies, Refused
 from pondkeeper.writer.spool.ledger import Ledger, Settled
 from pondkeeper.writer.spool.line import Line, read
 from pondkeeper.writer.spool.log import Entry
@@ -19,13 +20,17 @@ PIECE_BYTES: Final = 1024 * 1024
 
 @dataclass(frozen=True)
 class Seen:
-    """A ticket: `entry` while it waits, with `before` it so many others; `settled` when it has its outcome."""
+    """A ticket: `entry` while it waits, with `before` it so many others; `settled` when it has its outcome.
+
+    `refused`: what is kept of one that was refused.
+    """
 
     ticket: str
     entry: Entry | None = None
     settled: Settled | None = None
     before: int = 0
     is_taken: bool = False
+    refused: Refused | None = None
 
     @property
     def outcome(self) -> str:
@@ -41,7 +46,7 @@ class Seen:
         """The ticket as `GET …/tickets/{id}` shows it."""
         if self.settled is not None:
             said = msgspec.to_builtins(self.settled)
-            return {"ticket": self.ticket, **_COMMON, **said, **_times(said)}
+            return {"ticket": self.ticket, **_COMMON, **said, **_times(said), **self._of_body()}
         assert self.entry is not None
         header = self.entry.header
         said = {
@@ -54,6 +59,13 @@ class Seen:
             "client": header.client,
         }
         return {"ticket": self.ticket, **_COMMON, **said, **_times(said)}
+
+
+    def _of_body(self) -> dict[str, Any]:
+        if self.refused is None:
+            return {}
+        retried_as = self.refused.retried_as
+        return {"body_bytes": self.refused.size_bytes} if retried_as is None else {"retried_as": retried_as}
 
 
 _COMMON: Final[dict[str, Any]] = dict.fromkeys(("outcome", "table", "accepted_at", "key_id", "client"))
@@ -70,17 +82,18 @@ def _moment(seconds: float) -> str:
 class Tickets:
     """Looks at tickets; what waits for the disk is done on other threads."""
 
-    def __init__(self, ledger: Ledger, ids: TicketIds, line: Line) -> None:
+    def __init__(self, ledger: Ledger, ids: TicketIds, line: Line, kept: KeptBodies) -> None:
         self._ledger = ledger
         self._ids = ids
         self._line = line
+        self._kept = kept
 
     async def find(self, ticket: str) -> Seen:
         """One ticket. Raises TicketNotFound: never given out, or its outcome was kept for long enough."""
         place = self._ids.place(ticket)
         for _ in range(2):  # Why twice: it may get its outcome between the two looks.
             if (settled := await asyncio.to_thread(self._ledger.outcome, place)) is not None:
-                return Seen(ticket, settled=settled)
+                return await asyncio.to_thread(self._with_outcome, ticket, settled)
             entries = await self._waiting(place, 1)
             if entries and entries[0].place == place:
                 return self._seen(entries[0])
@@ -93,7 +106,11 @@ class Tickets:
     async def settled(self, limit: int) -> list[Seen]:
         """Those with an outcome, the youngest first."""
         newest = await asyncio.to_thread(self._ledger.newest, limit)
-        return [Seen(self._ids.of(place), settled=settled) for place, settled in newest]
+        return await asyncio.to_thread(lambda: [self._with_outcome(self._ids.of(place), settled) for place, settled in newest])
+
+    def _with_outcome(self, ticket: str, settled: Settled) -> Seen:
+        refused = self._kept.find(ticket) if settled.outcome == "refused" else None
+        return Seen(ticket, settled=settled, refused=refused)
 
     def id_of(self, entry: Entry) -> str:
         """The id of the ticket of an entry."""
