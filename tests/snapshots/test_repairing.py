@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -20,7 +21,7 @@ from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.cancelling import Cancelling
 from pondkeeper.snapshots.copier import Copier
 from pondkeeper.snapshots.repairing import mending
-from pondkeeper.snapshots.repairing.mending import Repaired
+from pondkeeper.snapshots.repairing.report import WHY
 
 BLOCK_BYTES = 262_144
 TOTAL = "SELECT count(*), sum(x), bit_xor(hash(s))::VARCHAR FROM t"
@@ -104,8 +105,8 @@ def engine(paths: DatabasePaths) -> WriterConfig:
     return WriterConfig(str(paths.file), 2**28, 2, str(temp), 2**30)
 
 
-def look(paths: DatabasePaths, *, thorough: bool = False) -> Repaired | None:
-    return mending.look_after(paths, engine(paths), thorough=thorough)
+def look(paths: DatabasePaths, *, thorough: bool = False) -> dict[str, Any] | None:
+    return mending.repair(paths, engine(paths), thorough=thorough)
 
 
 def expected(paths: DatabasePaths, tmp_path: Path) -> tuple[object, ...]:
@@ -136,11 +137,11 @@ def test_what_is_torn_comes_back_with_every_commit(pond: DatabasePaths, tmp_path
         content(pond.file)
     done = look(pond, thorough=tear is cut_short)
     assert done is not None
-    assert done.donor == "snapshot 2"
-    assert done.blocks + done.headers > 0
+    assert done["donor"] == "snapshot 2"
+    assert done["blocks"] + done["headers"] > 0
     assert content(pond.file) == right
     assert not pond.wal.exists()
-    kept = swapping.set_aside(pond, swapping.swaps(pond, mending.WHY)[-1])
+    kept = swapping.set_aside(pond, swapping.swaps(pond, WHY)[-1])
     assert [path.read_bytes() for path in kept] == [torn, wal]
     assert look(pond, thorough=True) is None
 
@@ -167,7 +168,7 @@ def test_what_was_kept_before_the_checkpoint_will_do(pond: DatabasePaths, tmp_pa
     tear_metadata(pond)
     done = look(pond)
     assert done is not None
-    assert done.donor == "what was kept before the checkpoint"
+    assert done["donor"] == "what was kept before the checkpoint"
     assert content(pond.file) == right
 
 
@@ -215,7 +216,7 @@ def test_the_torn_end_of_a_wal_is_cut_off(pond: DatabasePaths, tmp_path: Path, t
     pond.wal.write_bytes(whole + tail)
     done = look(pond)
     assert done is not None
-    assert (done.wal_bytes_cut, done.donor) == (len(tail), None)
+    assert (done["wal_bytes_cut"], done["donor"]) == (len(tail), None)
     assert pond.wal.read_bytes() == whole
     assert pond.cut_wal.read_bytes() == whole + tail
     assert content(pond.file) == right

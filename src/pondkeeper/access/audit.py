@@ -19,7 +19,7 @@ from pondkeeper.access.segments import moment
 from pondkeeper.errors import AuditUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from pondkeeper.access.keys import Key
@@ -225,6 +225,20 @@ class Audit:
             self._chain.end()
         if self._waiting:
             _log.error("records of the audit are lost", count=len(self._waiting))
+
+
+def recorder_of_repairs(audit: Audit | None) -> Callable[[str, dict[str, Any]], None]:
+    """Who records what the keeper did to a file by itself; nothing where there is no audit."""
+
+    def record(database: str, report: dict[str, Any]) -> None:
+        if audit is not None:
+            what = f"{report['blocks']} blocks and {report['headers']} headers from {report['donor'] or 'nowhere'}, "
+            what += f"{report['wal_bytes_cut']} bytes of the WAL cut off; kept as {report['kept_as']}"
+            audit.note(
+                Entry(door="keeper", request="repair", database=database, target=what, outcome="ok", began_at=time.time())
+            )
+
+    return record
 
 
 def _client(client: Any) -> str | None:

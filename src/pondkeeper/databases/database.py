@@ -18,6 +18,7 @@ from pondkeeper.databases.pipelining import OnAnswers, PipelinedWrites
 from pondkeeper.databases.questions import question_of
 from pondkeeper.databases.queueing import make_queue
 from pondkeeper.databases.remembered import Remembered
+from pondkeeper.databases.repairing import Repairs
 from pondkeeper.databases.requests import (
     IngestOutcome,
     IngestRequest,
@@ -92,6 +93,7 @@ class Database:
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
         self.ingests = Ingests(around, settings.ingest, stagers)
         self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.quiet, lambda: self.queue)
+        self.repairs = Repairs(paths, settings, template, self._repaired)
         self._taking = asyncio.Lock()
 
     # Life
@@ -115,6 +117,7 @@ class Database:
         for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
             make_folder(folder)
         self.ingests.prepare()
+        self.repairs.prepare()
         found = list_snapshots(self.paths)
         self._remembered = Remembered.read(self._remembered_file)
         self._eye.known_state = self._remembered.file_state
@@ -129,7 +132,7 @@ class Database:
             self.paths,
             self._settings,
             self._template,
-            Publishing(self._publish, self._reserve, self._waiters.failed),
+            Publishing(self._publish, self._reserve, self._failed, self.repairs.before_writer),
             next_version=first_version,
             may_make=self.newest is None,  # Why: a file that has snapshots was there, and is lost, not missing.
             known_state=self._eye.known_state or None,
@@ -323,6 +326,18 @@ class Database:
         self.counters.published(report["bytes_copied"], report["elapsed_ms"])
         self._serve(SnapshotInfo.of_report(report))
         self._archiving.published(self.name, Publication.of_report(report))
+        # Why before the next checkpoint is allowed: what that tears is taken from this snapshot.
+        await self._copier.settle(self.paths)
+
+    def _failed(self, error: PondkeeperError) -> None:
+        self._waiters.failed(error)
+        if self.repairs.suspects(error, self._eye.sight.state):
+            self.queue.desk.kill()  # Why: its successor opens the file after somebody has looked at all of it.
+
+    def _repaired(self, report: dict[str, Any]) -> None:
+        self.counters.repairs += 1
+        self.queue.desk.others_changed_it = True
+        self._running.told_repaired(self.name, report)
 
     def _serve(self, snapshot: SnapshotInfo) -> None:
         self.newest = snapshot
@@ -335,9 +350,8 @@ class Database:
 
     async def _reserve(self, version: int) -> None:
         """Remember that `version` may be promised though it is not published, so that a restart does not go below it."""
-        if self._remembered.covers(version, self.newest.version if self.newest else None):
+        if not self._remembered.reserve(version, self.newest.version if self.newest else None):
             return
-        self._remembered.reserved = version
         try:
             await asyncio.to_thread(self._remembered.write, self._remembered_file)
         except OSError as error:  # Why: it only keeps waits for `at_least` short after two faults in a row.
@@ -367,7 +381,7 @@ class Database:
         desk = self._queue.desk if self._queue is not None else None
         line = describe_line(self._queue) if self._queue is not None else {"depth": 0}
         spool = self.spooling.describe()
-        beside = {"spool": spool, "archive": self._archiving.status(self.name)}
+        beside = {"spool": spool, "archive": self._archiving.status(self.name), "repair": self.repairs.last}
         return describe(self.name, published, self._eye.sight, desk, line, self.problem()) | beside
 
     def timings(self) -> dict[str, dict[str, Timings]]:

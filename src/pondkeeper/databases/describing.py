@@ -22,6 +22,7 @@ class Counters:
     publishes: int = 0
     publish_bytes: int = 0
     publish_s: float = 0.0
+    repairs: int = 0
 
     def published(self, size_bytes: int, elapsed_ms: float) -> None:
         """Count one publish: the bytes that were copied and the time that the copier took."""

@@ -49,10 +49,10 @@ def of_writer(paths: DatabasePaths) -> Fence:
 
 
 def of_repairer(paths: DatabasePaths) -> Fence:
-    """What the writer may, since it opens the file too; and folders beside it, for what is set aside."""
-    temp = str(repairers_temp(paths))
+    """The files in the database's folder, a WAL to be cut; beside it what is to replace it; and its snapshots."""
     read = (_WHO_HOLDS_A_LOCK, str(paths.snapshots))
-    return Fence(read, (str(paths.turn), temp), files_in=(str(paths.file.parent),), may_touch=True)
+    own = (str(paths.turn), str(repairers_temp(paths)))
+    return Fence(read, own, files_in=(str(paths.file.parent),), may_touch=True)
 
 
 def of_copier(paths: DatabasePaths) -> Fence:

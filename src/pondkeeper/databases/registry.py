@@ -17,6 +17,7 @@ from pondkeeper.databases.database import Database
 from pondkeeper.databases.fencing import folders, of_copier, of_reader
 from pondkeeper.databases.judging import ENTRY as JUDGE
 from pondkeeper.databases.judging import judge_engine
+from pondkeeper.databases.repairing import ENTRY as REPAIRER
 from pondkeeper.databases.replacing import end_swaps
 from pondkeeper.databases.running import RunningQueries
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
@@ -72,7 +73,7 @@ class Registry:
         self.running = RunningQueries()
         self._settings = settings
         paths = [home.database(file) for file in files]
-        self._template = Template([PRELOADING, READER, JUDGE, WRITER, COPIER, STAGER], settings.fence.mode)
+        self._template = Template([PRELOADING, READER, JUDGE, WRITER, COPIER, STAGER, REPAIRER], settings.fence.mode)
         self.pool = Pool(self._template, _pool_limits(settings), home.temp, {each.name: of_reader(each) for each in paths})
         self._copier = CopierDesk(self._template, of_copier)
         self._stagers = StagingDesk(self._template, _stager_limits(settings), home.temp)

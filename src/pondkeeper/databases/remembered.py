@@ -37,6 +37,18 @@ class Remembered(msgspec.Struct):
             return 1
         return max((published or 0) + VERSIONS_PROMISED, self.reserved)
 
+    def reserve(self, version: int, published: int | None) -> bool:
+        """Note what may be promised, and that the file is about to be written; whether there is anything to write down.
+
+        Trap: a power cut can leave what was written under an old mtime, so `file_state` is of a file that nobody writes.
+        """
+        is_covered = self.covers(version, published)
+        if is_covered and not self.file_state:
+            return False
+        self.reserved = self.reserved if is_covered else version
+        self.file_state = []
+        return True
+
     def covers(self, version: int, published: int | None) -> bool:
         """Whether a keeper that starts anew would begin at `version` at least."""
         return version <= self.first_version(published, has_past=True)

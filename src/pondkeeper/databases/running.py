@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pondkeeper.databases.events import EventHub
+from pondkeeper.databases.reports import Reports
 from pondkeeper.errors import (
     OutOfMemory,
     PondkeeperError,
@@ -69,6 +70,7 @@ class RunningQueries:
     def __init__(self) -> None:
         self._running: dict[str, Running] = {}
         self.events = EventHub()
+        self.repairs = Reports()
 
     def new_id(self) -> str:
         return "q_" + secrets.token_hex(8)
@@ -87,6 +89,12 @@ class RunningQueries:
                 self._tell("query_ended", running, elapsed_ms=elapsed_ms)
             else:
                 self._tell("query_killed", running, elapsed_ms=elapsed_ms, reason=killed_by)
+
+    def told_repaired(self, database: str, report: dict[str, Any]) -> None:
+        """A torn file was made whole."""
+        self.repairs.add(database, report)
+        shown = ("blocks", "headers", "wal_bytes_cut", "donor", "kept_as")
+        self.events.emit("repaired", database, **{name: report[name] for name in shown})
 
     def _tell(self, kind: str, running: Running, **data: Any) -> None:
         about = {"id": running.query_id, "of": running.kind, "key": running.key_id, "client": running.client}

@@ -145,6 +145,7 @@ _OF_DATABASE: Final = (
     ("pondkeeper_publishes", "Versions published.", CounterMetricFamily, ("counters", "publishes")),
     ("pondkeeper_publish_bytes", "Bytes copied by publishes.", CounterMetricFamily, ("counters", "publish_bytes")),
     ("pondkeeper_publish_seconds", "Time that publishes took.", CounterMetricFamily, ("counters", "publish_s")),
+    ("pondkeeper_repairs", "Torn files that were made whole.", CounterMetricFamily, ("counters", "repairs")),
     ("pondkeeper_commits", "Transactions committed by the writer.", CounterMetricFamily, ("counters", "commits")),
     ("pondkeeper_queue_oldest_seconds", "Age of the oldest write in the queue.", GaugeMetricFamily, ("queue", "oldest_s")),
     ("pondkeeper_writer_open", "1 while the writer has the file open.", GaugeMetricFamily, ("writer", "is_open")),

@@ -16,7 +16,7 @@ import structlog
 import uvloop
 
 from pondkeeper import __version__
-from pondkeeper.access.audit import Audit
+from pondkeeper.access.audit import Audit, recorder_of_repairs
 from pondkeeper.access.keyring import Keyring
 from pondkeeper.archive.desk import ArchiverDesk
 from pondkeeper.archive.place import place_of
@@ -111,6 +111,7 @@ class Keeper:
         keys = await Keyring.open(self._home.control_db)
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
+        registry.running.repairs.listen(recorder_of_repairs(audit))
         app = create_app(registry, registry.running, keys, self._settings, audit, archiver)
         self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)

@@ -103,6 +103,7 @@ class DatabaseState(Struct):
         dict[str, Any] | None, Meta(description="What is archived, and how far behind that is; null where nothing is.")
     ]
     spool: Annotated[dict[str, Any], Meta(description="What was accepted and is not applied yet, in numbers.")]
+    repair: Annotated[dict[str, Any] | None, Meta(description="How its file was made whole the last time that it was torn.")]
     counters: Annotated[dict[str, Any], Meta(description="What was done since the keeper started.")]
 
 

@@ -87,11 +87,16 @@ class Copier:
     def idle_step(self) -> bool:
         """Some milliseconds of preparation for the next publish; False when nothing is left to prepare."""
         if self._unsynced:
-            unsynced, self._unsynced = self._unsynced, None
-            sync_published(*unsynced)
+            self.settle()
             return True
         with disk_errors():
             return self._shelf.idle_step(self._observed)
+
+    def settle(self) -> None:
+        """Flush what the last publish left to later."""
+        if self._unsynced:
+            unsynced, self._unsynced = self._unsynced, None
+            sync_published(*unsynced)
 
     def close(self) -> None:
         """Let go of the database: spare, maps and lock."""

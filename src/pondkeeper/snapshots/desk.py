@@ -46,6 +46,11 @@ class CopierDesk:
             }
         )
 
+    async def settle(self, paths: DatabasePaths) -> None:
+        """Return when the newest snapshot is there after a power cut too, with its name and manifest."""
+        if (copier := self._copiers.get(paths.snapshots)) is not None:
+            await copier.ask({"op": "settle", "snapshots": str(paths.snapshots)})
+
     async def stop(self) -> None:
         """End the copiers; a half-made snapshot is removed by the next one."""
         for copier in self._copiers.values():

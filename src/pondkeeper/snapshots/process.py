@@ -6,6 +6,7 @@ Messages in, answers out, one at a time:
         → {"op": "published", "version", "path", "size_bytes", "blocks", "blocks_copied", "bytes_copied", "method",
            "created_at", "block_size_bytes", "changed_since", "changed", "elapsed_ms", "retired"}
     {"op": "retire", "source", "snapshots", "keep"}  → {"op": "retired", "retired"}
+    {"op": "settle", "snapshots"}       → {"op": "settled"}: what was published last survives a power cut
     {"op": "verify", "path"}            → {"op": "verified", "blocks", "blocks_used", "damaged", "elapsed_ms"}
     {"op": "forget", "snapshots"}       → {"op": "forgotten"}
     {"op": "ping"}                      → {"op": "pong"}
@@ -69,6 +70,7 @@ class Desk:
         self._handlers: dict[str, Callable[[Message], Message]] = {
             "publish": self._publish,
             "retire": self._retire,
+            "settle": self._settle,
             "verify": self._verify,
             "forget": self._forget,
             "ping": lambda _: {"op": "pong"},
@@ -118,6 +120,11 @@ class Desk:
         request = msgspec.convert(message, Retire)
         copier = self._copier(request.source, request.snapshots)
         return {"op": "retired", "retired": copier.retire(request.keep)}
+
+    def _settle(self, message: Message) -> Message:
+        if (copier := self._copiers.get(message["snapshots"])) is not None:
+            copier.settle()
+        return {"op": "settled"}
 
     def _verify(self, message: Message) -> Message:
         started = time.perf_counter()

@@ -52,17 +52,23 @@ class WriterLimits:
         return Ceiling(self.memory_limit_bytes)
 
 
+async def _nothing_to_prepare() -> None:
+    """Where nobody looks after the file."""
+
+
 @dataclass(frozen=True)
 class Publishing:
     """How the desk reaches whoever makes and shows snapshots.
 
     `publish(version)` has the copier take a checkpoint; `reserve(version)` remembers on disk that versions up to this
-    one may be promised to clients; `failed(error)` is told whenever nothing can be published.
+    one may be promised to clients; `failed(error)` is told whenever nothing can be published. `prepare()` is awaited
+    before a writer is started, and raises why none may be.
     """
 
     publish: Callable[[int], Awaitable[None]]
     reserve: Callable[[int], Awaitable[None]]
     failed: Callable[[PondkeeperError], None]
+    prepare: Callable[[], Awaitable[None]] = _nothing_to_prepare
 
 
 class WriterDesk:
@@ -144,11 +150,19 @@ class WriterDesk:
                     await asyncio.sleep(self._brake.delay_s)
                 if self._sweeping is not None:
                     await asyncio.wait({self._sweeping})
+                await self._prepare()
                 await self._publishing.reserve(self.next_version + 1)
                 self._child = await self._spawn()
                 self._tasks.start(self._listen(self._child, time.monotonic()))
                 self._tasks.start(self._limits.ceiling.watch(self._child, self._on_overfull))
             return self._child
+
+    async def _prepare(self) -> None:
+        try:
+            await self._publishing.prepare()
+        except PondkeeperError as error:
+            self._note_publish_error(error)
+            raise
 
     async def _spawn(self) -> Child:
         limits = self._limits

@@ -3,16 +3,15 @@
     examine → torn? → copy the file and its WALs → put back what is torn, from the donor → DuckDB replays the WAL and
     checkpoints → every block in use carries its checksum → `files/swapping.py` swaps it in and keeps the torn files
 
-Whoever calls `look_after` holds the lease, and no process has the file open.
+Whoever calls holds the lease, and no process has the file open.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,41 +26,48 @@ from pondkeeper.files.durable import sync_file, sync_folder
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.files.room import insist_on_room
 from pondkeeper.snapshots.cancelling import Cancelling
-from pondkeeper.snapshots.repairing.damage import Examined, examine, is_block_whole, torn_blocks
+from pondkeeper.snapshots.repairing.damage import Examined, examine, torn_blocks
 from pondkeeper.snapshots.repairing.donors import Donor, find_donor
-from pondkeeper.snapshots.target import disk_errors
+from pondkeeper.snapshots.repairing.report import WHY, Repaired, swap_in
 from pondkeeper.snapshots.verifying import verify
 
-WHY = "repair"
-KEPT = 2
 _NAMED_BLOCKS = 20
 _PIECE_BYTES = 64 << 20
 _RESTORE = "Restore it: `pondkeeper backup list` shows the versions, `pondkeeper check` names the damage."
 
 
-@dataclass(frozen=True)
-class Repaired:
-    """What was done to a file. `donor` is None where only the torn end of the WAL was cut off."""
+def repair(paths: DatabasePaths, engine: WriterConfig, *, thorough: bool = False) -> dict[str, Any] | None:
+    """Look after the file and swap in what was put together, all of it here; the report, None when nothing was to be done.
 
-    at: str
-    blocks: int
-    block_ids: list[int]
-    headers: int
-    wal_bytes_cut: int
-    donor: str | None
-    kept_as: str
-
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def look_after(paths: DatabasePaths, engine: WriterConfig, *, thorough: bool = False) -> Repaired | None:
-    """Repair the file if it is torn; None when there is nothing to repair. `thorough`: read all blocks in use.
-
-    Raises DatabaseUnreadable for damage that cannot be repaired: then nobody may open the file to write it.
+    The caller holds the lease. The keeper does it in two processes, because the one that works behind a fence cannot
+    see who has the file open.
     """
     swapping.finish(paths)
-    with disk_errors(), _opened(paths.file) as descriptor:
+    prepared: list[swapping.Preparing] = []
+
+    def begin() -> Path:
+        prepared.append(swapping.Preparing(paths, WHY))
+        return prepared[0].file
+
+    try:
+        done = look_after(paths, engine, begin, thorough=thorough)
+        if done is None or not prepared:
+            return done.describe() if done else None
+        return swap_in(paths, prepared[0], done.describe())
+    finally:
+        for preparing in prepared:
+            preparing.discard()
+
+
+def look_after(
+    paths: DatabasePaths, engine: WriterConfig, begin: Callable[[], Path], *, thorough: bool = False
+) -> Repaired | None:
+    """Put together what is to replace a torn file; None when it is not torn. `thorough`: read all blocks in use.
+
+    `begin()` is asked where to put it, and not called when nothing is to be swapped in. Raises DatabaseUnreadable for
+    damage that cannot be repaired: then nobody may open the file to write it.
+    """
+    with _opened(paths.file) as descriptor:
         if descriptor is None:
             return None
         examined = examine(descriptor)
@@ -72,43 +78,31 @@ def look_after(paths: DatabasePaths, engine: WriterConfig, *, thorough: bool = F
         if thorough and examined.use is not None and examined.headers is not None:
             torn = torn_blocks(descriptor, _used(examined.use), examined.headers.active.block_size_bytes)
         if torn or examined.is_damaged:
-            return _mend(paths, engine, descriptor, examined, wal, torn)
+            return _mend(paths, engine, descriptor, examined, wal, begin)
     return None if wal.is_whole or not examined.known else _cut_wal(paths, wal)
 
 
 def _mend(
-    paths: DatabasePaths, engine: WriterConfig, descriptor: int, examined: Examined, wal: WalState, torn: list[int]
+    paths: DatabasePaths, engine: WriterConfig, descriptor: int, examined: Examined, wal: WalState, begin: Callable[[], Path]
 ) -> Repaired:
     donor = find_donor(paths, examined)
     if donor is None:
-        raise _beyond_repair("The database file is damaged, and no snapshot is of its last checkpoint", blocks=torn)
-    preparing = swapping.Preparing(paths, WHY)
+        raise _beyond_repair("The database file is damaged, and no snapshot is of its last checkpoint", blocks=examined.torn)
     try:
         found = _torn_by(donor, descriptor)
         insist_on_room(paths.turn, os.fstat(descriptor).st_size)
-        _copy(descriptor, preparing.file, donor, examined, found)
-        for companion in swapping.COMPANIONS:
-            with suppress(FileNotFoundError):
-                _copy_file(paths.file.with_name(paths.file.name + companion), _beside(preparing.file, companion))
-        if not wal.is_whole:
-            _cut(_beside(preparing.file, ".wal"), wal)
-        _prove(preparing.file, engine)
-        done = Repaired(
-            at=_now(),
-            blocks=len(found),
-            block_ids=found[:_NAMED_BLOCKS],
-            headers=len(examined.torn_headers),
-            wal_bytes_cut=wal.size_bytes - wal.whole_bytes,
-            donor=donor.name,
-            kept_as=f"swaps/{preparing.swap.id}/old",
-        )
-        fcntl.lockf(descriptor, fcntl.LOCK_UN)  # Why: the swap refuses a file on which anybody has a lock, as we had.
-        preparing.carry_out(done.describe())
+        file = begin()
+        _copy(descriptor, file, donor, examined, found)
     finally:
-        preparing.discard()
         donor.close()
-    swapping.forget(paths, WHY, keep=KEPT)
-    return done
+    for companion in swapping.COMPANIONS:
+        with suppress(FileNotFoundError):
+            _copy_file(paths.file.with_name(paths.file.name + companion), _beside(file, companion))
+    if not wal.is_whole:
+        _cut(_beside(file, ".wal"), wal)
+    _prove(file, engine)
+    cut = wal.size_bytes - wal.whole_bytes
+    return Repaired(_now(), len(found), found[:_NAMED_BLOCKS], len(examined.torn_headers), cut, donor.name)
 
 
 def _torn_by(donor: Donor, descriptor: int) -> list[int]:

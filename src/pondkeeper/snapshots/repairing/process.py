@@ -1,7 +1,13 @@
-"""The repairer process: one look at one database, a repair where it is torn, one answer, and its end.
+"""The repairer process: one look at one database, and where it is torn the file that is to replace it; then its end.
 
-Not the writer: what looks at the file as bytes must not be who has it open. Answers: {"op": "whole"}, {"op": "repaired",
-"repaired": …}, or {"op": "error", …}. The keeper has the lease meanwhile.
+Not the writer: what looks at the file as bytes must not be who has it open. Not the keeper: DuckDB replays the WAL.
+
+    → {"op": "whole"}                      nothing is torn
+    → {"op": "torn"}  ← {"op": "mend", "file"}  → {"op": "mended", "report"}   the keeper swaps it in
+    → {"op": "cut", "report"}              only the end of the WAL was torn, and was cut off
+    → {"op": "error", "error"}             beyond repair, or whatever went wrong
+
+The keeper has the lease meanwhile.
 """
 
 from __future__ import annotations
@@ -29,9 +35,21 @@ def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
         temp_limit_bytes=config["temp_limit_bytes"],
         may_make=False,
     )
+    asked: list[Path] = []
+
+    def begin() -> Path:
+        pipe.send({"op": "torn"})
+        message = pipe.receive()
+        if message is None:
+            raise SystemExit  # the keeper is gone: nobody is left to swap anything in
+        asked.append(Path(message["file"]))
+        return asked[0]
+
     try:
-        done = look_after(paths, engine, thorough=config["thorough"])
-        answer: dict[str, Any] = {"op": "whole"} if done is None else {"op": "repaired", "repaired": done.describe()}
+        done = look_after(paths, engine, begin, thorough=config["thorough"])
+        answer: dict[str, Any] = {"op": "whole"}
+        if done is not None:
+            answer = {"op": "mended" if asked else "cut", "report": done.describe()}
     except Exception as error:  # noqa: BLE001  Why: whatever keeps it from looking is the answer; the keeper judges it.
         answer = {"op": "error", "error": translate(error).to_wire(with_private=True)}
     pipe.send(answer)
