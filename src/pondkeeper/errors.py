@@ -8,6 +8,7 @@
     │   ├── TicketNotFound  TicketNotWaiting
     │   ├── TableNotFound  BodyInvalid  ColumnsDiffer  RowsInvalid  TableChanged  PartsApplied  RejectsNotFound
     │   ├── VersionNotArchived  ArchiveConflict  ArchiveKeyInvalid
+    │   ├── DatabaseIsReplica  PromotionRefused
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
@@ -16,6 +17,7 @@
     ├── DatabaseUnavailable       the file cannot be had right now, or at all
     │   ├── DatabaseBusy  DatabaseMissing  DatabaseUnreadable  DatabaseEncrypted  DatabaseTooNew  DatabaseReadOnly
     │   ├── ArchiveUnavailable  ArchiveBusy  ArchiveDamaged  ObjectMissing
+    │   ├── PrimaryUnreachable  ReplicaDiverged
     │   └── DiskFull  SpoolUnavailable
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
@@ -299,6 +301,22 @@ class ArchiveKeyInvalid(RequestRefused):
     default_remedy = "`archive.key_file` names a file of 64 hexadecimal digits: the ones that the archive was begun with."
 
 
+class DatabaseIsReplica(RequestRefused):
+    """The database is a replica here, so it can be read and not written."""
+
+    code = "database_is_replica"
+    http_status = 409
+    default_remedy = "Write at its primary, which the answer names; `pondkeeper promote` makes a primary of this one when that is lost."
+
+
+class PromotionRefused(RequestRefused):
+    """The replica is not made a primary, since that could make two of them."""
+
+    code = "promotion_refused"
+    http_status = 409
+    default_remedy = "Stop the primary first, so that nobody writes there any more, and try again; `--force` does without."
+
+
 class HttpInvalid(RequestRefused):
     """The bytes received are not an HTTP/1.1 request."""
 
@@ -525,6 +543,20 @@ class DatabaseReadOnly(DatabaseUnavailable):
 
     code = "database_read_only"
     default_remedy = "Give the keeper's user write permission on the file and its folder."
+
+
+class PrimaryUnreachable(DatabaseUnavailable):
+    """The primary of this replica cannot be reached; reads go on from what has come."""
+
+    code = "primary_unreachable"
+    default_remedy = "See that the primary runs and that the network lets this machine reach it; the replica catches up by itself."
+
+
+class ReplicaDiverged(DatabaseUnavailable):
+    """The primary has another history than this replica; reads go on from what has come."""
+
+    code = "replica_diverged"
+    default_remedy = "If the primary is the right one, stop the replica, remove its folder and begin anew."
 
 
 class DiskFull(DatabaseUnavailable):

@@ -39,6 +39,7 @@ class Stream:
     last: Ending = Ending(1)
     breaks_with: PondkeeperError | None = None
     query_id: str = "q_1"
+    lag_s: float | None = None
     version: int = 7
     sent: int = 0
     is_cancelled: bool = False
@@ -65,6 +66,7 @@ class Database:
     def __init__(self, name: str, folder: Path, running: RunningQueries) -> None:
         self.name = name
         self.paths = DatabasePaths(folder / f"{name}.duckdb", folder)
+        self.refuses_writes: PondkeeperError | None = None
         self.running = running
         self.state = "ready"
         self.streams: list[Stream] = []

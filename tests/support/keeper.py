@@ -78,6 +78,8 @@ def wait_until(condition: Callable[[], Any], *, timeout_s: float = WAIT_TIMEOUT_
 class KeeperProcess:
     """`pondkeeper serve TARGET` as its own process; `with KeeperProcess(path) as keeper:` starts and stops it."""
 
+    command = "serve"
+
     def __init__(
         self,
         target: Path,
@@ -104,7 +106,7 @@ class KeeperProcess:
     def launch(self) -> KeeperProcess:
         """Start it without waiting for it."""
         assert self._process is None or self._process.poll() is not None, "it runs already"
-        command = self._under + command_line("serve", str(self.target), "--port", str(self.port), *self._arguments)
+        command = self._under + command_line(self.command, str(self.target), "--port", str(self.port), *self._arguments)
         # Why: a test run that is killed must leave no keeper behind.
         if setpriv := shutil.which("setpriv"):
             command = [setpriv, "--pdeathsig", "KILL", *command]

@@ -53,6 +53,7 @@ class Entry:
     version: int | None = None
     began_at: float = 0.0
     elapsed_s: float = 0.0
+    is_nothing: bool = False  # a question that is repeated every second, answered with no data: not recorded
 
 
 class Audit:

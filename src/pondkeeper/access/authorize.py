@@ -31,6 +31,8 @@ class Action(StrEnum):
     QUERY_SEE_OTHERS = "query_see_others"
     QUERY_CANCEL_OTHERS = "query_cancel_others"
     QUERY_SEE_OWN = "query_see_own"
+    REPLICATE = "replicate"
+    PROMOTE = "promote"
     QUERY_CANCEL_OWN = "query_cancel_own"
     DATABASES_LIST = "databases_list"
     EVENTS = "events"
@@ -69,6 +71,9 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.QUERY_SEE_OTHERS: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_CANCEL_OTHERS: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_SEE_OWN: (Role.READER, Scope.OWN),
+    # Why admin: blocks hold what is deleted too, and whoever promotes decides who is written to.
+    Action.REPLICATE: (Role.ADMIN, Scope.DATABASE),
+    Action.PROMOTE: (Role.ADMIN, Scope.DATABASE),
     Action.QUERY_CANCEL_OWN: (Role.READER, Scope.OWN),
     # The list itself: what stands in it is filtered by DATABASE_STATUS.
     Action.DATABASES_LIST: (Role.READER, Scope.OWN),
@@ -79,6 +84,11 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     # Why the whole keeper: an admin of one database could else make a key for every other.
     Action.KEYS: (Role.ADMIN, Scope.KEEPER),
 }
+
+# What a replica leaves to its primary.
+CHANGING = frozenset(
+    {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE, Action.RESTORE}
+)
 
 # What a key for some tables may do: nothing that shows, or keeps, more of a database than what it may read.
 FOR_SOME_TABLES = frozenset(

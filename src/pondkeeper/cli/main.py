@@ -19,6 +19,8 @@ MODULES: Final = {
     name: f"pondkeeper.cli.{name}"
     for name in (
         "serve",
+        "replica",
+        "promote",
         "query",
         "execute",
         "ingest",

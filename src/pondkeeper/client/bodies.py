@@ -66,6 +66,11 @@ def format_of(path: Path) -> str:
         ) from None
 
 
+def key_name(name: str) -> str:
+    """A column as the list of keys in a URL names it."""
+    return '"' + name.replace('"', '""') + '"' if any(each in name for each in ',"') or name != name.strip() else name
+
+
 def body_of(data: Any, format_: str | None) -> Body:
     """The body that `data` makes: a path, bytes, an open file, an Arrow table or reader, rows as dicts, or pieces of bytes.
 

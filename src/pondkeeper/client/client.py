@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from pondkeeper.client.answer import Answer, Ingested, Outcome
 from pondkeeper.client.backups import Backups
-from pondkeeper.client.bodies import body_of
+from pondkeeper.client.bodies import body_of, key_name
 from pondkeeper.client.events import events_of
 from pondkeeper.client.formats import content_type
 from pondkeeper.client.keys import WriteKeys
@@ -194,7 +194,7 @@ class Client:
             idempotency_key = self._keys.new()
         options = {
             "mode": mode,
-            "key": ",".join(map(_key_name, keys)) or None,
+            "key": ",".join(map(key_name, keys)) or None,
             "create": "true" if create else None,
             "evolve": "true" if evolve else None,
             "on_error": on_error,
@@ -323,6 +323,10 @@ class Client:
         body = {name: value for name, value in wanted.items() if value is not None}
         return dict(self._transport.call("POST", self._path(database, "restore"), body=body, writes=True))
 
+    def promote(self, database: str | None = None, *, force: bool = False) -> dict[str, Any]:
+        """Make a replica a primary; refused while its primary answers, unless `force`."""
+        return dict(self._transport.call("POST", self._named_path(database, f"promote?force={str(force).lower()}")))
+
     def keys(self) -> list[dict[str, Any]]:
         """The API keys, without their secrets."""
         return list(self._transport.call("GET", "/v1/keys")["keys"])
@@ -369,11 +373,6 @@ class Client:
     def _path(self, database: str | None, noun: str) -> str:
         name = database or self._database
         return f"/v1/{noun}" if name is None else f"/v1/databases/{quote(name, safe='')}/{noun}"
-
-
-def _key_name(name: str) -> str:
-    """A column as the list of keys in a URL names it."""
-    return '"' + name.replace('"', '""') + '"' if any(each in name for each in ',"') or name != name.strip() else name
 
 
 def _query_body(

@@ -71,6 +71,7 @@ class Database:
         self.name = paths.name
         self.paths = paths
         self.newest: SnapshotInfo | None = None
+        self.refuses_writes: PondkeeperError | None = None  # what is said where it is a replica
         self._settings = settings
         self._template = template
         self._pool = pool

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -67,8 +68,10 @@ class Registry:
         home: Home,
         settings: Settings,
         make_archiving: MakeArchiving = lambda template, events: NoArchive(),
+        make_database: Callable[..., Database] = Database,
     ) -> None:
         self.home = home
+        self._make_database = make_database
         self.on_added: Callable[[], Awaitable[object]] | None = None
         self.running = RunningQueries()
         self._settings = settings
@@ -85,7 +88,7 @@ class Registry:
             self._databases[of_one.name] = self._made(of_one)
 
     def _made(self, paths: DatabasePaths) -> Database:
-        return Database(
+        return self._make_database(
             paths, self._settings, self._template, self.pool, self._copier, self.running, self._stagers, self.archiving
         )
 
@@ -110,11 +113,15 @@ class Registry:
 
     # Databases that come later
 
+    def watch(self, watching: Coroutine[Any, Any, None]) -> None:
+        """Let somebody look for databases that come, until we stop."""
+        self._tasks.start(watching)
+
     def watch_folder(self, folder: Path) -> None:
         """Serve also the database files that come into this folder from now on."""
-        self._tasks.start(Arrivals(folder, self._databases, self._add).watch())
+        self.watch(Arrivals(folder, self._databases, self.add).watch())
 
-    async def _add(self, file: Path) -> None:
+    async def add(self, file: Path) -> None:
         """Serve one more database. Raises KeeperRunning or DatabaseReadOnly."""
         paths = self.home.database(file)
         claim = await asyncio.to_thread(_claimed, paths)
@@ -135,6 +142,12 @@ class Registry:
         _log.info("a database has come into the folder", database=database.name)
         if self.on_added is not None:
             await self.on_added()
+
+    async def replace(self, name: str) -> None:
+        """Make a database anew, because it has become another kind; reads go on from the old one until then."""
+        database = self._made(self.get(name).paths)
+        await database.start()
+        self._databases[name] = database
 
     def sign(self, url: str) -> None:
         """Say beside each claim who has it, for the keeper that is refused because of it."""

@@ -45,6 +45,7 @@ class AnswerStream:
         self.version = version
         self.content_type = ""
         self.ending: Ending | None = None
+        self.lag_s: float | None = None  # of a replica: how far behind it was
         self.small: bytes | None = None
         self._reader = reader
         self._number = reader.next_number()

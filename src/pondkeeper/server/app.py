@@ -28,6 +28,7 @@ from pondkeeper.server.routes import (
     keys,
     metrics,
     queries,
+    replication,
     restores,
     snapshots,
     tickets,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from pondkeeper.access.audit import Audit
     from pondkeeper.access.keyring import Keyring
     from pondkeeper.archive.desk import ArchiverDesk
+    from pondkeeper.archive.replica.feed import Feed
+    from pondkeeper.archive.replica.keeper import ReplicaKeeper
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
     from pondkeeper.settings import Settings
@@ -58,7 +61,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, backups, restores, tickets, events, keys, health, metrics):
+        for noun in (databases, snapshots, backups, restores, tickets, replication, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)
@@ -83,12 +86,14 @@ def create_app(
     settings: Settings,
     audit: Audit | None = None,
     archiver: ArchiverDesk | None = None,
+    feed: Feed | None = None,
+    replicas: ReplicaKeeper | None = None,
 ) -> KeeperApp:
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
     limits, throttle = LimitBook(settings), Throttle(settings.limits.failed_logins_per_min)
-    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver))
+    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver, feed, replicas))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pondkeeper.access.authorize import authorize
+from pondkeeper.access.authorize import CHANGING, authorize
 from pondkeeper.server.scopes import caller_of, entry_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pondkeeper.access.limit_book import LimitBook
     from pondkeeper.access.throttle import Throttle
     from pondkeeper.archive.desk import ArchiverDesk
+    from pondkeeper.archive.replica.feed import Feed
+    from pondkeeper.archive.replica.keeper import ReplicaKeeper
     from pondkeeper.databases.database import Database
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
@@ -37,6 +39,8 @@ class Context:
     throttle: Throttle
     audit: Audit | None = None
     archiver: ArchiverDesk | None = None
+    feed: Feed | None = None
+    replicas: ReplicaKeeper | None = None
     is_stopping: bool = False
 
     def database(self, scope: Scope, action: Action) -> Database:
@@ -45,8 +49,15 @@ class Context:
         if name is not None:
             entry_of(scope).database = name
             authorize(caller_of(scope), action, name)
-            return self.registry.get(name)
+            return _usable(self.registry.get(name), action)
         database = self.registry.get(None)
         entry_of(scope).database = database.name
         authorize(caller_of(scope), action, database.name)
-        return database
+        return _usable(database, action)
+
+
+def _usable(database: Database, action: Action) -> Database:
+    """The database, unless it is a replica and the action is for its primary. Raises DatabaseIsReplica."""
+    if action in CHANGING and database.refuses_writes is not None:
+        raise database.refuses_writes.again()
+    return database

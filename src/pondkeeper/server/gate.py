@@ -73,7 +73,7 @@ class Gate:
             status = exchange.status if exchange is not None else 0
             elapsed_s = time.perf_counter() - began
             self._meters.request(_route_of(scope), scope["method"], status, elapsed_s)
-            if self._audit is not None and scope["path"] not in UNRECORDED_PATHS:
+            if self._audit is not None and scope["path"] not in UNRECORDED_PATHS and not entry.is_nothing:
                 self._record(self._audit, scope, entry, status, elapsed_s)
 
     def _record(self, audit: Audit, scope: Scope, entry: Entry, status: int, elapsed_s: float) -> None:

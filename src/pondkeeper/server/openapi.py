@@ -10,6 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pondkeeper import __version__
 from pondkeeper.server import shapes
 from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, PruneBody, QueryBody, VerifyBody
+from pondkeeper.server.fetching import BlocksBody, PagesBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody)
+_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -45,6 +46,8 @@ _ANSWERS: Final = (
     shapes.KeyList,
     shapes.KeyMade,
     shapes.KeyRevoked,
+    shapes.Promoted,
+    shapes.ReplicaList,
     shapes.Health,
 )
 _NO_SCHEMA: Final = {"type": "string", "format": "binary"}
@@ -86,6 +89,7 @@ _ANSWER_HEADERS: Final = (
     ("Pondkeeper-Row-Count", "integer", "Rows of the answer; only where it was known before the head was sent."),
     ("Pondkeeper-Truncated", "boolean", "Whether a limit cut the answer; only where it was known in time."),
     ("Pondkeeper-Limit", "string", "The limit that cut it."),
+    ("Pondkeeper-Replica-Lag-S", "number", "Of a replica: what was published at its primary until so long ago is in it."),
 )
 
 

@@ -20,6 +20,8 @@ from pondkeeper.access.audit import Audit, recorder_of_repairs
 from pondkeeper.access.keyring import Keyring
 from pondkeeper.archive.desk import ArchiverDesk
 from pondkeeper.archive.place import place_of
+from pondkeeper.archive.replica.feed import BesideArchive, Feed
+from pondkeeper.archive.replica.keeper import ReplicaKeeper
 from pondkeeper.databases.registry import Registry, database_files
 from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     import socket
     from pathlib import Path
 
+    from pondkeeper.archive.replica.following import Source
     from pondkeeper.files.paths import Home
 
 LEAST_CLOSING_S = 1.0
@@ -45,13 +48,16 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _log = structlog.get_logger(__name__)
 
 
-def serve(path: Path, home: Home, settings: Settings) -> int:
-    """Keep the database at `path` (or those in the folder) until SIGTERM or SIGINT. Raises PondkeeperError at the start."""
+def serve(path: Path, home: Home, settings: Settings, source: Source | None = None) -> int:
+    """Keep the database at `path` (or those in the folder) until SIGTERM or SIGINT; with a `source`, replicas of what that has.
+
+    Raises PondkeeperError at the start.
+    """
     narration = narrate(settings.log)
     slices.ask_for(os.getpid(), slices.SHORT_S)  # Why here: the children inherit it.
     keep_freed_memory()
     try:
-        uvloop.run(Keeper(path, home, settings).run())
+        uvloop.run(Keeper(path, home, settings, source).run())
     finally:
         narration.close()
     return 0
@@ -64,11 +70,12 @@ class Keeper:
     Stop: the other way round, each step also when one before it failed.
     """
 
-    def __init__(self, path: Path, home: Home, settings: Settings) -> None:
+    def __init__(self, path: Path, home: Home, settings: Settings, source: Source | None = None) -> None:
         machine = this_machine()
         self._path = path
         self._home = home
         self._settings = resolve(settings, machine.cpus, machine.ram_bytes)
+        self._replicas = None if source is None else ReplicaKeeper(path, home, source, self._settings)
         self._stopping = asyncio.Event()
         self._server: HttpServer | None = None
         self._pipelines: Pipelines | None = None
@@ -105,14 +112,20 @@ class Keeper:
         assert lock.held
         tls = await asyncio.to_thread(tls_context, self._settings.server)
         archiver = await asyncio.to_thread(self._make_archiver)
-        registry = Registry(database_files(self._path), self._home, self._settings, archiver.attach)
+        feed = Feed()
+        attach = BesideArchive(archiver, feed).attach
+        if self._replicas is None:
+            registry = Registry(database_files(self._path), self._home, self._settings, attach)
+        else:
+            files = await asyncio.to_thread(self._replicas.prepare)
+            registry = Registry(files, self._home, self._settings, attach, self._replicas.make)
         await registry.start()
         steps.push_async_callback(self._stop_registry, registry)
         keys = await Keyring.open(self._home.control_db)
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
         registry.running.repairs.listen(recorder_of_repairs(audit))
-        app = create_app(registry, registry.running, keys, self._settings, audit, archiver)
+        app = create_app(registry, registry.running, keys, self._settings, audit, archiver, feed, self._replicas)
         self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
         steps.push_async_callback(self._stop_doors, self._server, self._pipelines)
@@ -121,8 +134,10 @@ class Keeper:
         steps.callback(_take_away, self._home.socket, self._home.pipeline_socket, self._home.keeper_json)
         url = _url(self._settings.server.host, sockets[0], tls is not None)
         await self._announce(registry, keys, url)
-        if self._path.is_dir():
-            registry.on_added = lambda: self._sign(registry, url)
+        registry.on_added = lambda: self._sign(registry, url)
+        if self._replicas is not None:
+            registry.watch(self._replicas.watch(registry))
+        elif self._path.is_dir():
             registry.watch_folder(self._path)
 
     def _make_archiver(self) -> ArchiverDesk:

@@ -337,6 +337,33 @@ class KeyRevoked(Struct):
     key: KeyEntry
 
 
+class Promoted(Struct):
+    """A replica that is a primary now."""
+
+    database: str
+    version: Annotated[int, Meta(description="The last version that it has of its primary.")]
+    created_at: Annotated[str, Meta(description="When the primary published that.")]
+    lineage: Annotated[str, Meta(description="The name of its own history, which begins with the next version.")]
+
+
+class ReplicaSeen(Struct):
+    """A replica that asked lately."""
+
+    replica: str
+    version: Annotated[int, Meta(description="The newest that it has.")]
+    seen_s_ago: float
+
+
+class ReplicaList(Struct):
+    """The replicas of a database, and what they have cost since the keeper started."""
+
+    replicas: list[ReplicaSeen]
+    blocks_hashed: Annotated[int, Meta(description="Blocks of snapshots that were looked at, once for all replicas.")]
+    blocks_read: Annotated[int, Meta(description="Blocks that were read to be given out, once for all replicas.")]
+    blocks_given: int
+    bytes_given: int
+
+
 class Health(Struct):
     """A health check that passed."""
 

@@ -23,6 +23,7 @@ VERSION: Final = b"pondkeeper-version"
 ROW_COUNT: Final = b"pondkeeper-row-count"
 TRUNCATED: Final = b"pondkeeper-truncated"
 LIMIT: Final = b"pondkeeper-limit"
+LAG: Final = b"pondkeeper-replica-lag-s"
 
 _log = structlog.get_logger(__name__)
 
@@ -82,6 +83,8 @@ def _headers(stream: AnswerStream) -> Headers:
         NO_STORE,
         NO_SNIFF,
     ]
+    if stream.lag_s is not None:
+        headers.append((LAG, b"%.3f" % stream.lag_s))
     if stream.ending is not None:
         headers += _ending_headers(stream.ending)
     return headers

@@ -406,6 +406,25 @@ class FenceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """A replica (`pondkeeper replica`): what it follows, and how closely."""
+
+    source: str = setting(
+        "",
+        "What a replica follows: the URL of a keeper, or an archive: the absolute path of a folder, or `s3://bucket/prefix`.",
+    )
+    key_file: str = setting(
+        "",
+        "File with the API key for that keeper, of the role admin on the databases to follow; for an encrypted archive, the file of its key.",
+    )
+    ca_file: str = setting("", "File with the certificates (PEM) to trust for that keeper's HTTPS, instead of the system's.")
+    databases: tuple[str, ...] = setting((), "The databases to follow; none named means all that the key may see.")
+    interval_s: float = setting(
+        0.2, "A replica asks for the next version at most this often.", unit="s", minimum=0, maximum=DAY_S
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The log on stderr."""
 
@@ -438,6 +457,7 @@ class Settings:
     limits: LimitSettings = field(default_factory=LimitSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     fence: FenceSettings = field(default_factory=FenceSettings)
+    replica: ReplicaSettings = field(default_factory=ReplicaSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
 

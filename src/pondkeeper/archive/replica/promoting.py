@@ -1,0 +1,109 @@
+"""A replica becomes a primary: its newest snapshot is copied, proved and put where the database's file belongs.
+
+In this order, each step durable before the next: a lineage of its own, a note of the promotion, the file. Until the file is
+there it is a replica, and a promotion that was cut off is begun anew; once it is there it is a database like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from pondkeeper.archive.lineage import begin_lineage
+from pondkeeper.archive.replica.assembling import Assembler, Have
+from pondkeeper.errors import DatabaseUnreadable, PromotionRefused, SnapshotNotFound
+from pondkeeper.files.durable import PRIVATE_FILE, make_folder, sync_folder, write_atomic
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.snapshots.target import disk_errors
+
+_PIECE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """What became a primary: the version it begins with, of when that was, and its lineage."""
+
+    database: str
+    version: int
+    created_at: str
+    lineage: str
+
+
+def was_promoted(paths: DatabasePaths) -> bool:
+    """Whether this replica has become a primary. Raises PromotionRefused for a file that no promotion has put there."""
+    if not paths.file.exists():
+        return False
+    if _note(paths).exists():
+        return True
+    raise PromotionRefused(
+        f"There is a database file {paths.file.name!r} already where a replica of that name was to be.",
+        remedy="Give replicas a folder of their own.",
+        private=str(paths.file),
+    )
+
+
+def promote(paths: DatabasePaths, source: str) -> Promoted:
+    """Make the newest snapshot the database. Nobody follows meanwhile: the copier's lock is taken. Blocks for about a second a GB.
+
+    Raises PromotionRefused, SnapshotNotFound, DatabaseBusy, DatabaseUnreadable, DiskFull.
+    """
+    for left in (paths.file, paths.wal):
+        if left.exists():
+            raise PromotionRefused(
+                f"{left.name!r} is there already, so this is no replica.", remedy="Move it away.", private=str(left)
+            )
+    assembler = Assembler(paths, keep=1000)
+    try:
+        have = assembler.recover(lambda _: None)
+        if have is None:
+            raise SnapshotNotFound("The replica has no version yet that could become a database.")
+        temp = _copied(have, paths.file)
+        try:
+            lineage = begin_lineage(paths, have.version)
+            found = Promoted(paths.name, have.version, have.manifest.created_at, lineage.id)
+            write_atomic(_note(paths), msgspec.json.encode({**msgspec.to_builtins(found), "replica_of": source}))
+            with disk_errors():
+                os.link(temp, paths.file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.
+        finally:
+            temp.unlink(missing_ok=True)
+        sync_folder(paths.file.parent)
+    finally:
+        assembler.close()
+    return found
+
+
+def _note(paths: DatabasePaths) -> Path:
+    return paths.folder / "promoted.json"
+
+
+def _copied(have: Have, file: Path) -> Path:
+    """A durable copy of the version beside the place of the database, equal to the last bit."""
+    make_folder(file.parent)
+    temp = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    with disk_errors():
+        target = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        source = os.open(have.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with disk_errors():
+                _copy(source, target)
+                os.fsync(target)
+        finally:
+            os.close(source)
+        if have.differs_from(target):
+            raise DatabaseUnreadable("The copy of the newest version is not what that is; the replica is untouched.")
+    except BaseException:  # Why: whatever ended it, a half-made copy is of no use.
+        temp.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(target)
+    return temp
+
+
+def _copy(source: int, target: int) -> None:
+    while os.copy_file_range(source, target, _PIECE_BYTES) > 0:
+        pass
