@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -109,7 +108,7 @@ class Archiving(RuleBasedStateMachine):
         self._patches.setattr(pruning, "_THREADS", 1)
         self._patches.setattr(pruning, "_AT_ONCE", 2)
         self._patches.setattr("os.fsync", lambda descriptor: None)
-        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
         self.root = Path(self._folder.name)
         self.store = self.kind(self.root / "archive")
         self.archive = Archive(self.store, Sealer())
