@@ -115,7 +115,7 @@ class Senders:
     def accepted(self) -> int:
         return sum(len(told.accepted) for told in self.told)
 
-    def wait_accepted(self, more: int, timeout_s: float = 30.0) -> None:
+    def wait_accepted(self, more: int, timeout_s: float = 60.0) -> None:
         goal = self.accepted + more
         wait_until(lambda: self.accepted >= goal, timeout_s=timeout_s, what=f"{more} more accepted ingests")
 

@@ -39,7 +39,7 @@ def test_an_environment_that_is_ready_costs_nothing() -> None:
     began = time.monotonic()
     answer = run("script/bootstrap", "core")
     assert answer.stdout == ".venv\n"
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10.0  # making one takes half a minute
 
 
 def test_an_engine_line_without_lock_is_refused_by_name() -> None:

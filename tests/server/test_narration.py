@@ -72,7 +72,7 @@ def test_log_that_nobody_reads_stops_nobody() -> None:
         began = time.monotonic()
         for number in range(15_000):
             log.info("a line that is long enough to fill a pipe soon", number=number)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
         events = [json.loads(pipe.readline())["event"] for _ in range(5000)]
         reader = threading.Thread(target=lambda: events.extend(json.loads(line)["event"] for line in pipe))
         reader.start()

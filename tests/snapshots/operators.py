@@ -100,7 +100,7 @@ class CopierProcess:
         self._pipe.close()
         self._control.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return self.process.wait(timeout=10)
+            return self.process.wait(timeout=60)
         self.kill()
         raise AssertionError("the copier did not end with its keeper")
 

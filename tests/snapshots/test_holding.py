@@ -145,5 +145,5 @@ def test_readers_of_the_link_never_see_less_than_before(
     reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert reader.stdout and reader.stdout.readline()
     publish_some(writer, copier, range(2, 41), keep=3)
-    _, errors = reader.communicate(timeout=30)
+    _, errors = reader.communicate(timeout=80)
     assert reader.returncode == 0, errors

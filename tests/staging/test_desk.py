@@ -21,7 +21,7 @@ from tests.staging.conftest import as_arrow
 PRELOADING = "pondkeeper.engine.preloading"
 SHAPE = {"schema": "main", "table": "t", "columns": [{"name": "n", "type": "BIGINT"}, {"name": "s", "type": "VARCHAR"}]}
 MIB = 1024 * 1024
-GONE_S = 20.0
+GONE_S = 60.0
 
 
 @pytest.fixture
