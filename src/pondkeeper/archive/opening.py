@@ -74,6 +74,8 @@ def identify(store: Fetching, key: ArchiveKey | None, *, make: bool = False) -> 
         found = msgspec.json.decode(data, type=_Identity)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArchiveDamaged(object=IDENTITY) from error
+    if data != msgspec.json.encode(found):  # Why: what a parser forgives is not what we wrote.
+        raise ArchiveDamaged(object=IDENTITY)
     if found.format != FORMAT:
         raise ArchiveKeyInvalid("The archive was written by a newer Pondkeeper.", remedy="Install that one.")
     if found.key != wanted.key:

@@ -1,7 +1,8 @@
 """Objects between memory and store: named by a strong hash, compressed, encrypted where there is a key; opened and proved.
 
-A sealed object is `PKS1`, one byte of flags, the length of its contents, and a body. Its name is the hash of its
-contents, so whoever opens it proves every bit of it, whatever the place it came from.
+A sealed object is `PKS1`, one byte of flags, the length of its contents, a CRC, and a body. Its name is the hash of its
+contents, so whoever opens it proves every bit of it, whatever the place it came from. The CRC is for compressed bodies
+alone: some of their bits may flip and the contents come out right all the same, from a disk that has begun to fail.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hmac
 import os
 import struct
 import threading
+import zlib
 
 import zstandard
 
@@ -20,7 +22,7 @@ from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid
 DIGEST_BYTES = 32
 MAX_CONTENTS_BYTES = 64 * 1024 * 1024
 _MAGIC = b"PKS1"
-_HEAD = struct.Struct("<4sBI")
+_HEAD = struct.Struct("<4sBII")
 _COMPRESSED, _ENCRYPTED = 1, 2
 _LEVEL = 1
 _NOT_WORTH_IT = 0.97
@@ -49,8 +51,8 @@ class Sealer:
         if len(body) > _NOT_WORTH_IT * len(contents):
             body, flags = contents, 0
         if self._key is None:
-            return b"".join((_HEAD.pack(_MAGIC, flags, len(contents)), body))
-        head = _HEAD.pack(_MAGIC, flags | _ENCRYPTED, len(contents))
+            return b"".join((_HEAD.pack(_MAGIC, flags, len(contents), _crc(body, flags)), body))
+        head = _HEAD.pack(_MAGIC, flags | _ENCRYPTED, len(contents), 0)
         return head + self._key.encrypt(bytes(body), digest, head)
 
     def open(self, sealed: bytes, digest: bytes) -> bytes:
@@ -62,7 +64,7 @@ class Sealer:
 
     def _contents(self, sealed: bytes, digest: bytes) -> bytes:
         try:
-            magic, flags, length = _HEAD.unpack_from(sealed)
+            magic, flags, length, crc = _HEAD.unpack_from(sealed)
         except struct.error as error:
             raise ArchiveDamaged(object=digest.hex()) from error
         if magic != _MAGIC or flags & ~(_COMPRESSED | _ENCRYPTED) or length > MAX_CONTENTS_BYTES:
@@ -70,6 +72,8 @@ class Sealer:
         body = sealed[_HEAD.size :]
         if flags & _ENCRYPTED:
             body = self._decrypted(body, digest, sealed[: _HEAD.size])
+        elif crc != _crc(body, flags):
+            raise ArchiveDamaged(object=digest.hex())
         elif self._key is not None:  # Why: without this, who can write to the store could slip in what nobody encrypted.
             raise ArchiveDamaged("An object of the archive is not encrypted, as it should be.", object=digest.hex())
         if flags & _COMPRESSED:
@@ -100,6 +104,10 @@ class Sealer:
         except AttributeError:
             found = self._codecs.decompressor = zstandard.ZstdDecompressor()
         return found
+
+
+def _crc(body: bytes | memoryview, flags: int) -> int:
+    return zlib.crc32(body) if flags & _COMPRESSED else 0
 
 
 def new_key_text() -> str:
