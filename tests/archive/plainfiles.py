@@ -24,6 +24,11 @@ def content(letters: str, iteration: int = 1) -> bytes:
     return headers(iteration) + b"".join(blocks)
 
 
+def offset(block: int) -> int:
+    """Where a block of the archive begins; block 0 is the headers."""
+    return 0 if block == 0 else 3 * HEADER_BYTES + (block - 1) * BLOCK_BYTES
+
+
 def write(path: Path, letters: str, iteration: int = 1) -> Path:
     path.write_bytes(content(letters, iteration))
     return path

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pondkeeper.archive.names import block_name
 from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.protocol import Fetching
 from pondkeeper.archive.tree import Tree, block_span
-from pondkeeper.errors import ArchiveDamaged
+from pondkeeper.errors import ArchiveDamaged, DiskFull
 from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
 
 Progress = Callable[[int, int], None]
@@ -35,9 +37,15 @@ def assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progress
     """Make the file of a tree at `target`, which must not be there: whole and durable, or not at all.
 
     An attempt that was interrupted leaves `target` + `.partial`; the next one proves what is there and fetches the rest.
+    Raises ArchiveDamaged, ArchiveUnavailable, DiskFull.
     """
     if target.exists():
         raise FileExistsError(target)
+    with _disk_errors():
+        return _assemble(store, sealer, tree, target, progress)
+
+
+def _assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progress: Progress | None) -> Assembled:
     partial = target.with_name(target.name + PARTIAL_SUFFIX)
     descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
@@ -102,6 +110,20 @@ def _present(descriptor: int, tree: Tree, sealer: Sealer) -> set[int]:
         if sealer.digest(os.pread(descriptor, length, start)) == tree.digest(block):
             found.add(block)
     return found
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(
+                "The disk is full: the file could not be made.",
+                remedy="Free some space and repeat it: what is there of it is used.",
+                private=str(error),
+            ) from error
+        raise
 
 
 def _write(descriptor: int, data: bytes, offset: int) -> None:
