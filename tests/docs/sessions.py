@@ -211,7 +211,7 @@ class Terminal:
         process, master = self._start(["bash", "-c", f'cd "$(cat {self._state}/pwd)"; exec {command}'])
         self._keepers.append(process)
         self._open.append(master)
-        text = self._read(process, master, give_up_at=time.monotonic() + 30.0, until="serving")
+        text = self._read(process, master, give_up_at=time.monotonic() + 60.0, until="serving")
         if found := _KEY.search(text):
             self._key = found[0]
         return self._shown(text)
@@ -258,8 +258,8 @@ class Terminal:
                 process.send_signal(signal.SIGTERM)
         for process, master in zip(self._keepers, self._open, strict=True):
             with contextlib.suppress(AssertionError):
-                self._read(process, master, give_up_at=time.monotonic() + 15.0)
-            process.wait(15)
+                self._read(process, master, give_up_at=time.monotonic() + 40.0)
+            process.wait(60)
             os.close(master)
 
 
