@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pondkeeper.archive.keys import ArchiveKey
 from pondkeeper.archive.manifest import ArchivedVersion, Manifest, format_time, manifest_name, parse_name, parse_time
 from pondkeeper.archive.opening import identify, open_archive, open_store
-from pondkeeper.archive.sealing import Sealer, new_key_text
+from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.local import LocalStore
 from pondkeeper.archive.tree import BLOCK_BYTES, PAGE_BLOCKS, Tree, block_count, block_span, blocks_within
 from pondkeeper.engine.fileformat import HEADERS_BYTES
-from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid, InvalidRequest, ObjectMissing
+from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid, ArchiveUnavailable, InvalidRequest, ObjectMissing
 
 KEY = ArchiveKey(bytes(range(32)))
 OTHER_KEY = ArchiveKey(bytes(32))
@@ -83,7 +83,7 @@ def test_what_is_not_encrypted_is_not_taken_with_a_key() -> None:
 
 def test_a_key_file_is_64_digits_that_only_its_owner_reads(tmp_path: Path) -> None:
     file = tmp_path / "archive.key"
-    text = new_key_text()
+    text = os.urandom(32).hex()
     file.write_text(text + "\n")
     file.chmod(0o644)
     with pytest.raises(ArchiveKeyInvalid, match="Others may read"):
@@ -119,6 +119,16 @@ def test_an_archive_knows_its_key(tmp_path: Path) -> None:
         store.put("archive.json", damage)
         with pytest.raises(ArchiveDamaged):
             identify(store, None)
+
+
+def test_who_only_reads_makes_no_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveUnavailable, match="no archive"), open_archive(str(tmp_path / "none"), make=False):
+        pytest.fail("opened what is not there")
+    assert not (tmp_path / "none").exists()
+    with open_archive(str(tmp_path / "one")) as made:
+        assert made.store.has("archive.json")
+    with open_archive(str(tmp_path / "one"), make=False) as opened:
+        assert opened.store.address == str(tmp_path / "one")
 
 
 def test_a_target_is_an_absolute_folder_or_a_bucket(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pondkeeper.archive.names import IDENTITY
 from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.local import LocalStore
 from pondkeeper.archive.store.protocol import Fetching, Store
-from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid, InvalidRequest, ObjectMissing
+from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid, ArchiveUnavailable, InvalidRequest, ObjectMissing
 
 FORMAT = 1
 _BUCKET = "s3://"
@@ -49,15 +49,25 @@ def open_store(target: str) -> Store:
 
 
 @contextmanager
-def open_archive(target: str, key_file: Path | None = None) -> Iterator[Archive]:
-    """The archive at a target; made when it is new. Raises ArchiveKeyInvalid when the key is not its own."""
+def open_archive(target: str, key_file: Path | None = None, *, make: bool = True) -> Iterator[Archive]:
+    """The archive at a target. `make`: a new one is begun where there is none; without it ArchiveUnavailable is raised.
+
+    Raises ArchiveKeyInvalid when the key is not its own.
+    """
     key = None if key_file is None else ArchiveKey.read(key_file)
     store = open_store(target)
     try:
-        identify(store, key, make=True)
+        _identify(store, key, make)
         yield Archive(store, Sealer(key))
     finally:
         store.close()
+
+
+def _identify(store: Store, key: ArchiveKey | None, make: bool) -> None:
+    try:
+        identify(store, key, make=make)
+    except ObjectMissing as error:
+        raise ArchiveUnavailable("There is no archive at that place.", private=store.address) from error
 
 
 def identify(store: Fetching, key: ArchiveKey | None, *, make: bool = False) -> None:

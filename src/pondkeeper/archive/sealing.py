@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import struct
 import threading
 import zlib
@@ -108,8 +107,3 @@ class Sealer:
 
 def _crc(body: bytes | memoryview, flags: int) -> int:
     return zlib.crc32(body) if flags & _COMPRESSED else 0
-
-
-def new_key_text() -> str:
-    """A new key, as it stands in a key file."""
-    return os.urandom(DIGEST_BYTES).hex()
