@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.readers import pool as pool_module
-from pondkeeper.readers.pool import Pool, PoolLimits, Question
+from pondkeeper.readers.asking import PoolLimits, Question
+from pondkeeper.readers.pool import Pool
 from pondkeeper.readers.reader import Resources, Snapshot
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import Template

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from pondkeeper.errors import PondkeeperError, ReadersBusy, WorkerDied
+from pondkeeper.readers import answer as answer_module
 from pondkeeper.readers import pool as pool_module
 from pondkeeper.readers.answer import AnswerStream
-from pondkeeper.readers.pool import Pool, PoolLimits, Question
+from pondkeeper.readers.asking import PoolLimits, Question
+from pondkeeper.readers.pool import Pool
 from pondkeeper.readers.reader import Resources, Snapshot
+from pondkeeper.workers import precedence
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.spawning import Template
 from tests.support.keeper import program_environment
@@ -127,3 +130,19 @@ async def test_readers_that_die_at_birth_are_started_ever_more_slowly(pool: Pool
         assert time.monotonic() < give_up_at
         await asyncio.sleep(0.05)
     assert await read_all(pool, "honest") == b"1\n"
+
+
+async def test_a_reader_that_can_never_go_first_again_is_replaced_when_it_is_idle(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the privilege to take a nice value back, a long query costs a reader, later, and no query."""
+    monkeypatch.setattr(answer_module, "long_after_s", lambda: 0.0)
+    monkeypatch.setattr(precedence, "go_first", lambda _: False)
+    monkeypatch.setattr(pool_module, "RENEW_INTERVAL_S", 0.0)
+    before = {reader.child.pid for reader in pool._readers}
+    assert await read_all(pool, "honest") == b"1\n"
+    monkeypatch.setattr(answer_module, "long_after_s", lambda: 60.0)
+    async with asyncio.timeout(60):
+        while before <= {reader.child.pid for reader in pool._readers}:  # noqa: ASYNC110  Why: what is waited for is a process
+            await asyncio.sleep(0.02)
+    assert await read_all(pool, "honest") == b"1\n"
+    assert pool.kills == 0
+    assert len(before & {reader.child.pid for reader in pool._readers}) == 1, "the other one stays"

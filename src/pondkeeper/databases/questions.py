@@ -6,7 +6,7 @@ from typing import Any
 
 from pondkeeper.databases.requests import ReadRequest
 from pondkeeper.databases.running import Running
-from pondkeeper.readers.pool import Question
+from pondkeeper.readers.asking import Question
 from pondkeeper.readers.reader import Resources
 
 

@@ -25,8 +25,9 @@ from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.files.paths import SUFFIX, DatabasePaths, Home, is_database_name
+from pondkeeper.readers.asking import PoolLimits
 from pondkeeper.readers.pool import ENTRY as READER
-from pondkeeper.readers.pool import Pool, PoolLimits
+from pondkeeper.readers.pool import Pool
 from pondkeeper.readers.reader import Resources
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import ENTRY as COPIER

@@ -11,10 +11,14 @@ import msgspec
 
 from pondkeeper.errors import OutOfMemory, PondkeeperError, QueryCancelled, QueryTimedOut, ReadersBusy, WorkerDied
 from pondkeeper.readers.line import RETRY_AFTER_S
+from pondkeeper.workers import precedence
 from pondkeeper.workers.child import ChildGone
 
 if TYPE_CHECKING:
     from pondkeeper.readers.reader import Reader
+
+LONG_S = 0.03
+LONG_AND_NEVER_BACK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class AnswerStream:
         """Send the query and wait for the head of its answer. Raises PondkeeperError, SnapshotGone or ReaderWasDead."""
         loop = asyncio.get_running_loop()
         self._timers.append(loop.call_at(deadline, self.stop, _too_late(timeout_s, left_s=deadline - loop.time())))
+        self._timers.append(loop.call_later(long_after_s(), self._reader.let_others_go_first))
         self._reader.child.exited.add_done_callback(self._on_exit)
         self._reader.child.send({**message, "op": "query", "number": self._number})
         try:
@@ -191,6 +196,11 @@ class AnswerStream:
         self._reader.release()
         if self._on_finished is not None:
             self._on_finished()
+
+
+def long_after_s() -> float:
+    """When a query is a long one, which lets others go first. Why later where that cannot be taken back: it costs a reader."""
+    return LONG_S if precedence.can_be_taken_back() else LONG_AND_NEVER_BACK_S
 
 
 def _too_late(timeout_s: float, left_s: float) -> PondkeeperError:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from pondkeeper.errors import KeeperStopping, QueueFull
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pondkeeper.readers.reader import Reader
 
     Waiter = asyncio.Future[Reader]
@@ -25,8 +28,9 @@ OTHERS_LATELY_S = 5.0
 class Line:
     """Who waits, in which order; what each caller has; and who has asked lately."""
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, readers: int) -> None:
         self._max_waiting = max_waiting
+        self._most_kept_free = readers // 2
         self._waiting: OrderedDict[str, deque[Waiter]] = OrderedDict()
         self._length = 0
         self._has: Counter[str] = Counter()
@@ -55,15 +59,23 @@ class Line:
         if self._has[caller] <= 0:
             del self._has[caller]
 
-    def may_take_the_last(self, caller: str) -> bool:
-        """Whether the last free reader is for this caller: it stays free for the others where there are any.
+    def may_take(self, caller: str, free: int) -> bool:
+        """Whether one of so many free readers is for this caller: who has one leaves one free for each other who asks, at most
+        half of them all.
 
         Why: long queries of one key would else have all readers, and a turn that is fair comes only when one of them ends.
         """
-        if not self._has[caller]:
-            return True
+        return not self._has[caller] or free > sum(1 for _ in islice(self._others(caller), self._most_kept_free))
+
+    def is_greedy(self, caller: str) -> bool:
+        """Whether the caller has a reader or queries in the line already, while others ask: then theirs go first."""
+        return bool(self._has[caller] or self._waiting.get(caller)) and any(True for _ in self._others(caller))
+
+    def _others(self, caller: str) -> Iterator[str]:
+        """The others who have asked lately, the latest first."""
         earliest = time.monotonic() - OTHERS_LATELY_S
-        return all(name == caller or at < earliest for name, at in reversed(self._asked_at.items()))
+        lately = takewhile(lambda asked: asked[1] >= earliest, reversed(self._asked_at.items()))
+        return (name for name, _ in lately if name != caller)
 
     # Who waits
 
@@ -91,10 +103,10 @@ class Line:
         if not waiting:
             del self._waiting[caller]
 
-    def next(self, *, is_last: bool) -> tuple[str, Waiter] | None:
-        """Whose turn it is, and who of his waits, taken out of the line. `is_last`: no other reader is free."""
+    def next(self, *, free: int) -> tuple[str, Waiter] | None:
+        """Whose turn it is, and who of his waits, taken out of the line. `free`: so many readers are free, the one to be given among them."""
         for caller in sorted(self._waiting, key=lambda name: self._has[name]):  # stable: among equals as they stand
-            if is_last and not self.may_take_the_last(caller):
+            if not self.may_take(caller, free):
                 continue
             waiting = self._waiting[caller]
             while waiting:

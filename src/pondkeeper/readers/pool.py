@@ -6,21 +6,20 @@ import asyncio
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from pondkeeper.errors import DatabaseUnavailable, KeeperStopping, OutOfMemory, PondkeeperError, ReadersBusy
 from pondkeeper.files.durable import make_folder
 from pondkeeper.readers.answer import AnswerStream, ReaderWasDead, SnapshotGone
+from pondkeeper.readers.asking import PoolLimits, Question
 from pondkeeper.readers.line import RETRY_AFTER_S, Line
-from pondkeeper.readers.reader import Reader, ReaderState, Resources, Snapshot
+from pondkeeper.readers.reader import Reader, ReaderState, Snapshot
 from pondkeeper.workers.brake import Brake
-from pondkeeper.workers.ceiling import WATCH_INTERVAL_S, Ceiling
+from pondkeeper.workers.ceiling import WATCH_INTERVAL_S
 from pondkeeper.workers.child import ChildGone
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.side_tasks import SideTasks
@@ -28,6 +27,7 @@ from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.readers.process"
 CATCH_UP_INTERVAL_S = 0.25
+RENEW_INTERVAL_S = 2.0
 UNUSED_AHEAD = 8
 OOM_SCORE_ADJ = 600
 BIRTH_TIMEOUT_S = 30.0
@@ -35,36 +35,6 @@ OPEN_TIMEOUT_S = 60.0
 GONE_PAUSE_S = 0.01
 NOBODYS = ""  # the database of readers that were born before there was any
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class PoolLimits:
-    """How many readers, what each may use, and how long a query waits for one."""
-
-    count: int
-    resources: Resources
-    temp_limit_bytes: int
-    wait_s: float
-    max_waiting: int
-    kill_after_s: float
-
-    @property
-    def ceiling(self) -> Ceiling:
-        """The walls above DuckDB's own limit, which scalar functions ignore (FACTS: Killing)."""
-        return Ceiling(self.resources.memory_limit_bytes)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A query as the pool needs it; `on_turn` is called when a reader begins with it. `caller`: whose turn it takes."""
-
-    query_id: str
-    message: Mapping[str, Any]
-    deadline: float
-    timeout_s: float
-    on_turn: Callable[[], None]
-    resources: Resources | None = None
-    caller: str = ""
 
 
 class Pool:
@@ -80,7 +50,7 @@ class Pool:
         self._temp = temp
         self._readers: set[Reader] = set()
         self._idle: list[Reader] = []
-        self._line = Line(limits.max_waiting)
+        self._line = Line(limits.max_waiting, limits.count)
         self._running: dict[Reader, AnswerStream] = {}
         self._newest: dict[str, Snapshot] = {}
         self._tasks = SideTasks()
@@ -177,7 +147,7 @@ class Pool:
             raise KeeperStopping
         caller = question.caller
         self._line.asks(caller)
-        if (len(self._idle) > 1 or self._may_take_the_last(caller)) and (reader := self._take_idle(snapshot.database)):
+        if self._line.may_take(caller, len(self._idle)) and (reader := self._take_idle(snapshot.database, caller)):
             return self._given_to(reader, caller)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reader] = loop.create_future()
@@ -202,15 +172,18 @@ class Pool:
                 self._hand_on(waiter.result())
             raise
 
-    def _may_take_the_last(self, caller: str) -> bool:
-        return self.limits.count == 1 or self._line.may_take_the_last(caller)
+    def _take_idle(self, database: str, caller: str) -> Reader | None:
+        """The idle reader of the database that was used last: it is warm. Else the one of another that was not used for longest.
 
-    def _take_idle(self, database: str) -> Reader | None:
-        """The idle reader of the database that was used last: it is warm. Else the one of another that was not used for longest."""
-        for index in range(len(self._idle) - 1, -1, -1):
-            if self._idle[index].database == database:
-                return self._idle.pop(index)
-        return self._idle.pop(0) if self._idle else None
+        One that the kernel lets never go first again is rather for a caller whose queries give way anyway.
+        """
+        if not self._idle:
+            return None
+        warm = [reader for reader in reversed(self._idle) if reader.database == database]
+        gives_way = self._line.is_greedy(caller)
+        reader = next((each for each in warm if each.gives_way == gives_way), warm[0] if warm else self._idle[0])
+        self._idle.remove(reader)
+        return reader
 
     # Readers of one database each
 
@@ -226,8 +199,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         heir: asyncio.Future[Reader] = loop.create_future()
         caller = old.caller or ""
-        old.is_replaced = old.was_useful = True  # it did not die at birth: we ended it
-        old.child.kill()
+        old.is_replaced_now()
         self._tasks.start(self._refill(database, heir))
         try:
             return self._given_to(await self._in_time(heir, deadline - loop.time()), caller)
@@ -280,12 +252,13 @@ class Pool:
         if reader.is_spent:
             reader.child.kill()
             return
-        if (turn := self._line.next(is_last=not self._idle and self.limits.count > 1)) is not None:
+        if (turn := self._line.next(free=len(self._idle) + 1)) is not None:
             caller, waiter = turn
             self._given_to(reader, caller)
             waiter.set_result(reader)
             return
         reader.state = ReaderState.IDLE
+        reader.take_turns_again()
         self._idle.append(reader)
         if self._is_stale(reader):
             reader.let_go()
@@ -293,6 +266,10 @@ class Pool:
     def _given_to(self, reader: Reader, caller: str) -> Reader:
         """The reader, which is now the caller's."""
         reader.state, reader.caller = ReaderState.BUSY, caller
+        if self._line.is_greedy(caller):
+            reader.let_others_go_first()
+        else:
+            reader.take_turns_again()
         self._line.takes(caller)
         return reader
 
@@ -344,12 +321,24 @@ class Pool:
 
     async def _catch_up(self) -> None:
         """Let the other idle readers follow at a walk: in a stream of commits each would open every version."""
+        loop = asyncio.get_running_loop()
+        renewed_at = 0.0
         while True:
             await asyncio.sleep(CATCH_UP_INTERVAL_S)
+            slow = next((reader for reader in self._idle if reader.cannot_go_first), None)
+            if slow is not None and loop.time() - renewed_at >= RENEW_INTERVAL_S:
+                renewed_at = loop.time()
+                self._renew(slow)
             if self._idle and len(self._line):  # Why: one that was kept for others is for anybody when no others ask.
                 self._hand_on(self._idle.pop())
             if stale := list(filter(self._is_stale, self._idle)):
                 await self._open_newest(min(stale, key=lambda reader: reader.snapshot.version if reader.snapshot else 0))
+
+    def _renew(self, reader: Reader) -> None:
+        """Another reader in the place of an idle one."""
+        self._idle.remove(reader)
+        reader.is_replaced_now()
+        self._tasks.start(self._refill(reader.database, None))
 
     async def _open_newest(self, reader: Reader) -> None:
         self._idle.remove(reader)
@@ -376,14 +365,10 @@ class Pool:
         return newest.version > reader.snapshot.version
 
     async def _watch(self) -> None:
-        """Watch busy readers: one above the memory ceiling is killed, one that is busy for long lets others go first."""
-        seen: dict[Reader, AnswerStream] = {}
+        """Watch busy readers: one above the memory ceiling is killed."""
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            seen, before = dict(self._running), seen
-            for reader, stream in seen.items():
-                if before.get(reader) is stream:
-                    reader.let_others_go_first()
+            for reader, stream in list(self._running.items()):
                 rss_bytes = reader.child.rss_bytes()
                 if rss_bytes > self.limits.ceiling.rss_bytes:
                     _log.warning("reader over its memory ceiling", pid=reader.child.pid, rss_bytes=rss_bytes)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pondkeeper.workers import slices
+from pondkeeper.workers import precedence, slices
 from pondkeeper.workers.child import Child
 from pondkeeper.workers.side_tasks import SideTasks
 
@@ -69,7 +69,8 @@ class Reader:
         self.failed_to_open: Snapshot | None = None
         self._on_release = on_release
         self._number = 0
-        self._lets_others_go_first = False
+        self.gives_way = False
+        self.cannot_go_first = False
 
     def next_number(self) -> int:
         self._number += 1
@@ -93,17 +94,25 @@ class Reader:
             self.child.send({"op": "let_go"})
 
     def let_others_go_first(self) -> None:
-        """A long query runs: whoever wants a processor for a moment gets it before this reader."""
-        if not self._lets_others_go_first and not self.child.exited.done():
-            self._lets_others_go_first = True
+        """A long query runs, or one of many: whoever wants a processor gets it before this reader, and more of it."""
+        if not self.gives_way and not self.child.exited.done():
+            self.gives_way = True
             slices.ask_for(self.child.pid, slices.LONG_S)
+            precedence.give_way(self.child.pid)
 
     def take_turns_again(self) -> None:
-        """The long query is over."""
-        if self._lets_others_go_first and not self.child.exited.done():
-            self._lets_others_go_first = False
-            slices.ask_for(self.child.pid, slices.SHORT_S)
+        """That is over. Where the kernel does not let us take it back, the reader is to be replaced while it is idle."""
+        if self.gives_way and not self.child.exited.done():
+            self.cannot_go_first = not precedence.go_first(self.child.pid)
+            if not self.cannot_go_first:
+                self.gives_way = False
+                slices.ask_for(self.child.pid, slices.SHORT_S)
+
+    def is_replaced_now(self) -> None:
+        """End it, since another is born in its place: no death at birth, and nobody's failure."""
+        self.is_replaced = self.was_useful = True
+        self.state = ReaderState.DEAD
+        self.child.kill()
 
     def release(self) -> None:
-        self.take_turns_again()
         self._on_release(self)
