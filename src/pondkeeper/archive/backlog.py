@@ -40,6 +40,7 @@ class Backlog:
         self._waits_from: float | None = None
         self._first_after_task: float | None = None
         self._not_before = 0.0
+        self._turn_was: float | None = None
 
     def published(self, publication: Publication, now: float) -> None:
         """A newer version is there. One that was skipped leaves nothing but what it changed."""
@@ -62,9 +63,10 @@ class Backlog:
             return None
         return max(0.0, self._not_before - now)
 
-    def begin(self, now: float) -> Task:
-        """The newest version, to be archived now."""
+    def begin(self, now: float, *, is_extra: bool = False) -> Task:
+        """The newest version, to be archived now; `is_extra`: before its time, because somebody asks for it."""
         assert self.newest is not None
+        self._turn_was = self._not_before if is_extra and self.failures else None
         self._task = Task(self.newest, self._since, self._changed if self._since is not None else None)
         self._since, self._changed = self.newest.version, []
         self._first_after_task = None
@@ -83,8 +85,12 @@ class Backlog:
         assert self._task is not None
         self._changed = union(self._task.changed, self._changed)
         self._since, self._task, self._first_after_task = self._task.since, None, None
-        self.problem, self.failures = error, self.failures + 1
-        self._not_before = now + min(FIRST_RETRY_S * 2.0 ** (self.failures - 1), LONGEST_RETRY_S)
+        self.problem = error
+        if self._turn_was is not None:  # Why: who asks again and again must not put off the next attempt.
+            self._not_before = self._turn_was
+            return
+        self.failures += 1
+        self._not_before = now + min(FIRST_RETRY_S * 2.0 ** min(self.failures - 1, 10), LONGEST_RETRY_S)
 
     def superseded(self, now: float) -> None:
         """The task's snapshot was retired before it could be opened: a newer one is there, or about to be."""

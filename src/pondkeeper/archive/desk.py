@@ -204,7 +204,7 @@ class ArchiverDesk:
 
     async def _archive(self, kept: Kept) -> None:
         """One attempt at one database. Only a fault of ours raises."""
-        task = kept.backlog.begin(time.monotonic())
+        task = kept.backlog.begin(time.monotonic(), is_extra=kept.is_asked_for)
         kept.is_asked_for = False
         try:
             answer = await self._archiver.ask(await self._message(kept, task))
@@ -214,7 +214,7 @@ class ArchiverDesk:
             kept.backlog.failed(error, time.monotonic())
             kept.counters.failures += 1
             kept.settle(error)
-            if kept.backlog.failures == 1:
+            if kept.backlog.failures == 1 or kept.backlog.failures % 100 == 0:
                 _log.warning("a version was not archived; it is tried again", **_about(kept, error))
             return
         if answer["op"] == "retired":
