@@ -14,7 +14,7 @@ from typing import Protocol
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseUnavailable, IdempotencyConflict, OutOfMemory, PartsApplied, PondkeeperError
+from pondkeeper.errors import DatabaseUnavailable, DiskFull, IdempotencyConflict, OutOfMemory, PartsApplied, PondkeeperError
 from pondkeeper.writer.batch import Batch, Member, Send
 from pondkeeper.writer.grouping import Step, groups, is_lone_insert, steps
 from pondkeeper.writer.session import Session
@@ -277,9 +277,13 @@ class _Attempt:
         self._plan(*([member] for member in self.begun))
 
     def _refuse_one_and_die(self, suspects: list[Member], error: PondkeeperError) -> None:
-        """Why only one: of several it is not known whose fault it was; the successor runs each of them alone."""
-        if len(suspects) == 1:
+        """Why only one: of several it is not known whose fault it was; the successor runs each of them alone.
+
+        A full disk is nobody's fault, and nothing of the transaction was applied: all of them are told.
+        """
+        if len(suspects) == 1 or isinstance(error, DiskFull):
             self._batch.refuse(suspects, error)
+        self._batch.tell_end(error)
         raise SystemExit(1)
 
     def _plan(self, *parts: list[Member]) -> None:

@@ -146,6 +146,10 @@ class Batch:
         with self._lock:
             self._answer([_refusal(member, error, kind) for member in members if member.phase is not Phase.ANSWERED])
 
+    def tell_end(self, error: PondkeeperError) -> None:
+        """This process ends because of that error: whoever has no answer may hear why, should it come to that."""
+        self._send({"op": "ending", "error": error.to_wire(with_private=True)})
+
     def _answer(self, answers: list[dict[str, Any]]) -> None:
         if not answers:
             return

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import DiskFull, PondkeeperError
 from pondkeeper.files.durable import empty_folder
 from pondkeeper.files.locks import holders_of
 from pondkeeper.workers.brake import Brake
@@ -113,6 +113,7 @@ class WriterDesk:
         self.holds = Timings()
         self.waiting_for: dict[str, Any] | None = None
         self.publish_error: PondkeeperError | None = None
+        self.end_cause: PondkeeperError | None = None
         self.closed_state = known_state
         self.others_changed_it = True
         self.others_turns = 0  # how often somebody else was seen to have the file, or to have had it
@@ -302,6 +303,7 @@ class WriterDesk:
         # Why: DuckDB leaves the temp files of a killed process behind.
         self._sweeping = self._tasks.start(asyncio.to_thread(empty_folder, Path(self._config["temp_directory"])))
         self.on_death(gone)
+        self.end_cause = None
         self._on_closed({"state": None})
 
     # Publishing
@@ -311,7 +313,13 @@ class WriterDesk:
         self._copying = self._tasks.start(self._publish_then_resume(frame["version"], self._child))
 
     def _on_publish_failed(self, frame: dict[str, Any]) -> None:
-        self._note_publish_error(PondkeeperError.from_wire(frame["error"]))
+        error = PondkeeperError.from_wire(frame["error"])
+        self._note_publish_error(error)
+        if isinstance(error, DiskFull):  # Why: the process ends after a checkpoint that failed.
+            self.end_cause = error
+
+    def _on_ending(self, frame: dict[str, Any]) -> None:
+        self.end_cause = PondkeeperError.from_wire(frame["error"])
 
     async def _publish_then_resume(self, version: int, child: Child | None) -> None:
         try:

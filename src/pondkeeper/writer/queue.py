@@ -34,6 +34,7 @@ from pondkeeper.writer.write import Demand, Ending, Write
 COMMIT_GRACE_S = 10.0
 LEAST_CLOSING_S = 2.0
 MAX_BATCH_BYTES = 4 * 1024 * 1024
+ENDED_ITSELF = 1  # the exit code of a writer that saw that it must not go on
 _PATIENCE = "Send it again later, or let it wait longer: the request's `wait_s`, up to the server's `writer.wait_s`."
 _log = structlog.get_logger(__name__)
 
@@ -364,9 +365,12 @@ class WriteQueue:
                 write.settle(OutcomeUnknown("The writer died while it committed.", status=gone.status))
             elif write.reason is not None:
                 write.settle(write.reason)
+            elif gone.status == ENDED_ITSELF and not write.has_begun:
+                self._put_back(write)  # Why: it came when the writer was ending already, for another's sake.
             elif write.is_suspect:
                 message = "The writer that ran the statement died twice over it; nothing of it was applied."
-                write.settle(WorkerDied(message, status=gone.status))
+                cause = self.desk.end_cause
+                write.settle(cause.again() if cause is not None else WorkerDied(message, status=gone.status))
             else:
                 # Why: if one of them has killed the writer, it must not take the others along again.
                 write.is_suspect = not (gone.unread or was_killed_for)
