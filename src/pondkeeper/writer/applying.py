@@ -14,7 +14,14 @@ from typing import Protocol
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.idempotency import Record
 from pondkeeper.engine.writing import CommitUnknown, Transaction
-from pondkeeper.errors import DatabaseUnavailable, DiskFull, IdempotencyConflict, OutOfMemory, PartsApplied, PondkeeperError
+from pondkeeper.errors import (
+    DatabaseUnavailable,
+    DiskFull,
+    IdempotencyConflict,
+    OutOfMemory,
+    PartsApplied,
+    PondkeeperError,
+)
 from pondkeeper.writer.batch import Batch, Member, Send
 from pondkeeper.writer.grouping import Step, groups, is_lone_insert, steps
 from pondkeeper.writer.session import Session
