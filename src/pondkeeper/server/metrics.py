@@ -142,6 +142,7 @@ _OF_DATABASE: Final = (
     ("pondkeeper_snapshot_size_bytes", "Its size.", GaugeMetricFamily, ("snapshot", "size_bytes")),
     ("pondkeeper_publish_last_bytes", "Bytes that the last publish copied.", GaugeMetricFamily, ("snapshot", "bytes_copied")),
     ("pondkeeper_publish_last_ms", "How long the copier took for it.", GaugeMetricFamily, ("snapshot", "elapsed_ms")),
+    ("pondkeeper_replica_lag_seconds", "Of a replica: what was published there until so long ago is here.", GaugeMetricFamily, ("replica", "lag_s")),
     ("pondkeeper_publishes", "Versions published.", CounterMetricFamily, ("counters", "publishes")),
     ("pondkeeper_publish_bytes", "Bytes copied by publishes.", CounterMetricFamily, ("counters", "publish_bytes")),
     ("pondkeeper_publish_seconds", "Time that publishes took.", CounterMetricFamily, ("counters", "publish_s")),

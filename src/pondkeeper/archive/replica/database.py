@@ -14,7 +14,7 @@ from pondkeeper.archive.replica.following import Following, Source
 from pondkeeper.databases.archiving import Publication
 from pondkeeper.databases.database import Database
 from pondkeeper.databases.line import waiting_line
-from pondkeeper.databases.requests import SnapshotInfo
+from pondkeeper.databases.requests import ReadRequest, SnapshotInfo
 from pondkeeper.databases.waiting import GivesUpOn, is_any
 from pondkeeper.errors import (
     DatabaseIsReplica,
@@ -26,6 +26,7 @@ from pondkeeper.errors import (
 from pondkeeper.files.durable import make_folder
 
 if TYPE_CHECKING:
+    from pondkeeper.readers.answer import AnswerStream
     from pondkeeper.writer.queue import WriteQueue
 
 IN_TOUCH_S: Final = 5.0
@@ -151,6 +152,12 @@ class Replica(Database):
 
     # Reading
 
+    async def query(self, request: ReadRequest) -> AnswerStream:
+        """As of any database; the answer says how far behind it is."""
+        stream = await super().query(request)
+        stream.lag_s = self.lag_s
+        return stream
+
     async def _wait_for(self, version: int, deadline: float, gives_up_on: GivesUpOn) -> None:  # noqa: ARG002  Why: here every fault may last
         """Wait until `version` has come. Refused at once while the primary cannot be asked: nobody knows when it will be."""
         if self._problem is not None and self.newest is not None:
@@ -167,8 +174,8 @@ class Replica(Database):
                 f"Replica {self.name!r} has not got a first version yet.", retry_after_s=1, primary=self.source.address
             )
         lag_s = self.lag_s
-        since = "since it started" if lag_s is None else f"for {lag_s:.1f} s"
-        message = f"Version {version} has not come to this replica: it has {self.newest.version}, and nothing newer {since}."
+        told = "and has not reached its primary yet" if lag_s is None else f"which was the newest there {lag_s:.1f} s ago"
+        message = f"Version {version} has not come to this replica: it has {self.newest.version}, {told}."
         details: dict[str, Any] = {"newest_version": self.newest.version, "lag_s": lag_s, "primary": self.source.address}
         if self._problem is not None:
             details["cause"] = self._problem.code

@@ -12,26 +12,22 @@ from typing import Any, Final, TypeVar
 from pondkeeper.archive.desk import ArchiverDesk
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.manifest import Manifest, format_time, parse_time
+from pondkeeper.archive.replica.feeding import FeederProcess
 from pondkeeper.archive.sealing import DIGEST_BYTES
 from pondkeeper.archive.tree import PAGE_BLOCKS
 from pondkeeper.databases.archiving import Publication
 from pondkeeper.databases.events import EventHub
-from pondkeeper.errors import DatabaseNotFound, DatabaseUnavailable, PondkeeperError, SnapshotNotFound, WorkerDied
+from pondkeeper.errors import DatabaseNotFound, DatabaseUnavailable, SnapshotNotFound
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.changes import Ranges, union
-from pondkeeper.workers.child import Child, ChildGone
 from pondkeeper.workers.fence import Fence
-from pondkeeper.workers.spawning import ChildSpec, Template
+from pondkeeper.workers.spawning import Template
 
-ENTRY: Final = "pondkeeper.archive.replica.feeder"
 CACHE_BYTES: Final = 64 * 1024 * 1024
 MAX_BLOCKS_ASKED: Final = 32
 HOLD_S: Final = 30.0
 """How long a version is kept for a replica that has asked for it and then for nothing more."""
 MOST_HELD: Final = 4
-SILENCE_S: Final = 30.0
-IDLE_END_S: Final = 600.0
-OOM_SCORE_ADJ: Final = 400
 _PAGE_BYTES: Final = PAGE_BLOCKS * DIGEST_BYTES
 _ATTEMPTS: Final = 3
 T = TypeVar("T")
@@ -181,7 +177,7 @@ class Outlet:
     def __init__(self, paths: DatabasePaths, template: Template, cache: BlockCache) -> None:
         self.counters = Counters()
         self._paths = paths
-        self._feeder = _Feeder(template, Fence(read=(str(paths.snapshots),)))
+        self._feeder = FeederProcess(template, Fence(read=(str(paths.snapshots),)))
         self._cache = cache
         self._newest: Publication | None = None
         self._is_newer = asyncio.Event()
@@ -337,115 +333,3 @@ class Outlet:
         for version in [version for version in self._offers if version not in held]:
             del self._offers[version]
         return offer
-
-
-class _Feeder:
-    """One feeder process: started when a replica asks, ended when none has for long."""
-
-    def __init__(self, template: Template, fence: Fence) -> None:
-        self._template = template
-        self._fence = fence
-        self._child: Child | None = None
-        self._idle: asyncio.TimerHandle | None = None
-
-    async def look(
-        self, newest: Publication, since: int | None, changed: Ranges | None, keep: list[int]
-    ) -> tuple[dict[str, Any], bytes]:
-        """Its description of a version, and the digests of all blocks."""
-        message = {"op": "look", "version": newest.version, "path": newest.path, "keep": keep}
-        child = await self._asked(message | {"since": since, "changed": changed})
-        digests = bytearray()
-        described = await _message(child)
-        self._check(described, child)
-        while not isinstance(frame := await _frame(child), dict):
-            digests += frame
-        self._rest()
-        return described, bytes(digests)
-
-    async def blocks(self, digests: list[str], keep: list[int]) -> dict[str, bytes]:
-        """The blocks that there are, sealed."""
-        child = await self._asked({"op": "blocks", "digests": digests, "keep": keep})
-        found: dict[str, bytes] = {}
-        while (message := await _message(child))["op"] != "end":
-            self._check(message, child)
-            if message["op"] == "block":
-                found[message["digest"]] = await _data(child, message["size_bytes"])
-        self._rest()
-        return found
-
-    async def stop(self) -> None:
-        self._stay()
-        if (child := self._child) is not None:
-            self._end()
-            await asyncio.shield(child.exited)
-
-    async def _asked(self, message: dict[str, Any]) -> Child:
-        """The child, with the message on its way. Trap: until `_rest` its answer is unread; `_end` if that is not to come."""
-        self._stay()
-        if self._child is not None and (self._child.exited.done() or self._is_unread):
-            self._end()
-        if self._child is None:
-            spec = ChildSpec("feeder", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence)
-            self._child = await self._template.spawn(spec)
-        self._is_unread = True
-        self._child.send(message)
-        return self._child
-
-    _is_unread = False
-
-    def _check(self, message: dict[str, Any], child: Child) -> None:
-        """Raise what the feeder answers as an error: the whole answer, so that it may be asked again."""
-        if message["op"] == "error":
-            self._is_unread = False
-            raise PondkeeperError.from_wire({key: value for key, value in message.items() if key != "op"})
-        if message["op"] not in ("looked", "block", "missing"):
-            child.kill()
-            raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
-
-    def _rest(self) -> None:
-        self._is_unread = False
-        self._idle = asyncio.get_running_loop().call_later(IDLE_END_S, self._end)
-
-    def _stay(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
-
-    def _end(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
-
-
-async def _message(child: Child) -> dict[str, Any]:
-    frame = await _frame(child)
-    if not isinstance(frame, dict):
-        child.kill()
-        raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
-    return frame
-
-
-async def _data(child: Child, size_bytes: int) -> bytes:
-    data = bytearray()
-    while len(data) < size_bytes:
-        frame = await _frame(child)
-        if isinstance(frame, dict):
-            child.kill()
-            raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
-        data += frame
-    return bytes(data)
-
-
-async def _frame(child: Child) -> dict[str, Any] | bytes:
-    """The next frame. A feeder that shows no sign of work is taken for hung: to hash a large database takes its time."""
-    done = child.work_done()
-    while True:
-        try:
-            return await asyncio.wait_for(child.next_frame(), SILENCE_S)
-        except ChildGone as gone:
-            raise WorkerDied("The process that reads snapshots for replicas died.", status=gone.status) from gone
-        except TimeoutError:
-            before, done = done, child.work_done()
-            if done == before:
-                child.kill()
-                raise WorkerDied(f"The feeder did nothing for {SILENCE_S:g} s and was ended.") from None

@@ -29,7 +29,7 @@ from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.paths import SUFFIX, DatabasePaths, Home, is_database_name
 from pondkeeper.settings import ArchiveSettings, ReplicaSettings, Settings
 
-ASK_AGAIN_S: Final = 5.0
+ASK_AGAIN_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
