@@ -33,13 +33,16 @@ def versions(store: Store, database: str) -> list[ArchivedVersion]:
 
 
 def newest(store: Store, database: str) -> ArchivedVersion | None:
-    return max(versions(store, database), default=None)
+    names = sorted(store.names(versions_prefix(database)), reverse=True)  # Why names: they sort as versions do, faster
+    return next((found for name in names if (found := parse_name(database, name)) is not None), None)
 
 
 def version_numbered(store: Store, database: str, version: int) -> ArchivedVersion:
     """Raises VersionNotArchived."""
-    for found in versions(store, database):
-        if found.version == version:
+    prefix = versions_prefix(database)
+    wanted = f"{prefix}{version:012d}-"
+    for name in store.names(prefix):
+        if name.startswith(wanted) and (found := parse_name(database, name)) is not None:
             return found
     raise VersionNotArchived(database=database, version=version)
 

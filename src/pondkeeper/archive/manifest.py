@@ -17,7 +17,7 @@ from pondkeeper.errors import ArchiveDamaged, InvalidRequest
 from pondkeeper.files.paths import is_database_name
 
 FORMAT = 1
-_NAME = re.compile(r"(\d{12})-(\d{8}T\d{9})Z\Z")
+_NAME = re.compile(r"(\d{12})-(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)(\d{3})Z\Z", re.ASCII)
 _NAME_TIME = "%Y%m%dT%H%M%S%f"
 
 
@@ -100,11 +100,12 @@ def parse_name(database: str, name: str) -> ArchivedVersion | None:
     found = _NAME.match(name.removeprefix(versions_prefix(database)))
     if found is None:
         return None
-    try:
-        created_at = datetime.strptime(found[2], _NAME_TIME).replace(tzinfo=UTC)
+    version, year, month, day, hour, minute, second, milliseconds = map(int, found.groups())
+    try:  # Why not strptime: ten times as slow, and there are 86,400 names in a day.
+        created_at = datetime(year, month, day, hour, minute, second, 1000 * milliseconds, tzinfo=UTC)
     except ValueError:
         return None
-    return ArchivedVersion(int(found[1]), created_at, database)
+    return ArchivedVersion(version, created_at, database)
 
 
 def format_time(time: datetime) -> str:
