@@ -14,11 +14,13 @@ import signal
 import sys
 from pathlib import Path
 
-from campaigns import flips
+from campaigns import flips, points, restores
 from campaigns.running import Options, Part, play
 
 PARTS: dict[str, Part] = {
     "flips": flips.play,
+    "points": points.play,
+    "restores": restores.play,
 }
 
 

@@ -10,6 +10,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from pondkeeper.errors import (
+    ArchiveDamaged,
     DatabaseEncrypted,
     DatabaseMissing,
     DatabaseReadOnly,
@@ -27,7 +28,7 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
 JSON: Final = (b"content-type", b"application/json")
 # Why no Retry-After with these: it would make clients wait for what only a person can mend.
-LASTING: Final = (DatabaseMissing, DatabaseUnreadable, DatabaseEncrypted, DatabaseTooNew, DatabaseReadOnly)
+LASTING: Final = (DatabaseMissing, DatabaseUnreadable, DatabaseEncrypted, DatabaseTooNew, DatabaseReadOnly, ArchiveDamaged)
 _FRAMEWORK_ERRORS: Final = {404: RouteNotFound, 405: MethodNotAllowed, 422: InvalidRequest}
 
 _encoder = msgspec.json.Encoder(enc_hook=str)

@@ -1,0 +1,205 @@
+"""Restoring in place: the database is what it was, readers go on, nothing stale is replayed, and it can be taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from pondkeeper.archive.lineage import lineage_of
+from pondkeeper.errors import Forbidden, InvalidRequest, PondkeeperError, VersionNotArchived
+from pondkeeper.files import swapping
+from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.writer.lease import current_holder
+from tests.support.keeper import KeeperProcess, wait_until
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
+    """A keeper with an archive, and a table in the version that its first commit answered with."""
+    folder = tmp_path_factory.mktemp("kept")
+    archive = folder / "archive"
+    with KeeperProcess(
+        folder / "pond.duckdb", "--readers", "2", "--archive", str(archive), environment={"PONDKEEPER_SNAPSHOTS_KEEP": "2"}
+    ) as keeper:
+        keeper.local_client().execute("CREATE TABLE t (x INTEGER PRIMARY KEY)")
+        yield keeper
+
+
+def archived(keeper: KeeperProcess, *values: int) -> int:
+    """A version in the archive that has these values and no others."""
+    client = keeper.local_client()
+    client.execute("DELETE FROM t")
+    if values:
+        client.execute(f"INSERT INTO t VALUES {', '.join(f'({value})' for value in values)}")
+    done = keeper.cli("backup", "now", "--json")
+    assert done.returncode == 0, done.stderr
+    return int(json.loads(done.stdout)["version"])
+
+
+def values(keeper: KeeperProcess, at_least: int = 0) -> list[int]:
+    found = keeper.local_client().query("SELECT x FROM t ORDER BY x", at_least=at_least).rows
+    return [row[0] for row in found]
+
+
+def test_in_place_and_back_again(kept: KeeperProcess) -> None:
+    """By version and by time; what was replaced comes back by undo, and an undo can be undone."""
+    client = kept.local_client()
+    version = archived(kept, 1, 2)
+    between = datetime.now(UTC)
+    archived(kept, 3)
+    lineage = lineage_of(kept.database)
+    made = client.restore(version=version)
+    assert made["restored"]["version"] == version
+    assert made["published"] > version
+    assert values(kept, made["published"]) == [1, 2]
+    later = lineage_of(kept.database)
+    assert (later.before, later.after) == (lineage.id, made["published"] - 1)
+    assert values(kept, client.restore(undo=True)["published"]) == [3]
+    assert values(kept, client.restore(undo=True)["published"]) == [1, 2]
+    assert values(kept, client.restore(undo=True)["published"]) == [3]
+    made = client.restore(at=between)
+    assert made["restored"]["version"] == version
+    assert values(kept, made["published"]) == [1, 2]
+    assert values(kept, client.execute("INSERT INTO t VALUES (4)").version) == [1, 2, 4]
+    with pytest.raises(PondkeeperError, match="Duplicate"):
+        client.execute("INSERT INTO t VALUES (2)")
+
+
+def test_what_was_replaced_is_a_version_too(kept: KeeperProcess) -> None:
+    """A commit of a moment ago is in the archive before it is replaced: somebody may want it next week."""
+    client = kept.local_client()
+    version = archived(kept, 1)
+    just_now = client.execute("INSERT INTO t VALUES (99)").version
+    client.restore(version=version)
+    assert values(kept, client.restore(version=just_now)["published"]) == [1, 99]
+
+
+def test_restored_while_queries_run_on_the_old_one(kept: KeeperProcess) -> None:
+    """An answer that is half streamed goes on from its snapshot."""
+    client = kept.local_client()
+    version = archived(kept, 5)
+    archived(kept, *range(100, 200))
+    with client.stream("SELECT a.x, b.x, c.x FROM t a, t b, t c WHERE c.x < 130", format="csv") as answer:
+        parts = iter(answer)
+        size = len(next(parts))
+        assert values(kept, client.restore(version=version)["published"]) == [5]
+        size += sum(map(len, parts))
+    assert size > 100 * 100 * 30 * len("100,100,100")
+
+
+def test_refused_without_any_harm(kept: KeeperProcess) -> None:
+    """A version that nobody has, a time before all, a role that may not, two wishes at once."""
+    client = kept.local_client()
+    archived(kept, 6)
+    for wish in ({"version": 4711}, {"at": datetime(2020, 1, 1, tzinfo=UTC)}):
+        with pytest.raises(VersionNotArchived):
+            client.restore(**wish)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest):
+        client.restore(version=1, undo=True)
+    writer = kept.client(client.create_key("w", "writer")["token"])
+    with pytest.raises(Forbidden):
+        writer.restore(undo=True)
+    assert values(kept) == [6]
+    assert list((kept.database.turn / "swaps").glob("*/new")) == []
+
+
+def test_waits_for_who_has_the_database_open(kept: KeeperProcess) -> None:
+    """A program that did not ask is not robbed of its file; when it has closed it the restore goes through."""
+    version = archived(kept, 7)
+    archived(kept, 8)
+    with ThreadPoolExecutor(1) as threads, _plain(kept.database.file) as holder:
+        restoring = threads.submit(kept.local_client().restore, version=version)
+        wait_until(lambda: current_holder(kept.database) is not None or restoring.done(), what="the restorer's turn")
+        assert values(kept) == [8]
+        assert holder.execute("SELECT x FROM t").fetchall() == [(8,)]
+        assert not restoring.done()
+        holder.close()
+        assert values(kept, restoring.result(60)["published"]) == [7]
+
+
+def test_damage_in_the_archive_is_noticed_before_anything_is_replaced(kept: KeeperProcess) -> None:
+    """One bit of one block; with it put right the same restore succeeds."""
+    client = kept.local_client()
+    version = archived(kept, 9)
+    archived(kept, 10)
+    archived(kept, 11)
+    wait_until(lambda: not kept.database.snapshot(version).exists(), what="the snapshot's end")
+    blocks = sorted((kept.target.parent / "archive" / "blocks").glob("*/*"), key=lambda path: path.stat().st_mtime_ns)
+    whole = {block: block.read_bytes() for block in blocks}
+    for block, data in whole.items():
+        block.chmod(0o600)
+        block.write_bytes(data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
+    with pytest.raises(PondkeeperError) as refused:
+        client.restore(version=version)
+    assert refused.value.code == "archive_damaged"
+    assert values(kept) == [11]
+    for block, data in whole.items():
+        block.write_bytes(data)
+    assert values(kept, client.restore(version=version)["published"]) == [9]
+
+
+def test_it_is_in_the_audit(kept: KeeperProcess) -> None:
+    """Who took back what everybody has written, and to which version."""
+    client = kept.local_client()
+    version = archived(kept, 12)
+    client.restore(version=version)
+    done = kept.cli("audit", "list", "--json")
+    assert f"RESTORE VERSION {version}" in done.stdout
+
+
+@pytest.mark.fault
+def test_without_a_keeper_and_after_a_kill(tmp_path: Path) -> None:
+    """A stale WAL is never replayed over a restored file; a swap that a dead one has begun is ended by the next start."""
+    keeper = KeeperProcess(tmp_path / "pond.duckdb", "--readers", "1")
+    with keeper:
+        client = keeper.local_client()
+        client.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)")
+        version = archived(keeper, 1, 2)
+        archived(keeper, 3)
+        client.execute("INSERT INTO t VALUES (4)")
+        wait_until(lambda: values(keeper) == [3, 4], what="the last commit")
+        keeper.kill9()
+        paths = keeper.database
+        with _plain(paths.file) as late:
+            late.execute("PRAGMA disable_checkpoint_on_shutdown")
+            late.execute("INSERT INTO t VALUES (5)")
+        assert paths.wal.exists()
+        done = keeper.cli("backup", "restore", "--version", str(version), "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["published"] is None
+        assert not paths.wal.exists()
+        keeper.restart()
+        wait_until(lambda: values(keeper) == [1, 2], what="the restored version")
+        assert values(keeper, keeper.local_client().restore(undo=True)["published"]) == [3, 4, 5]
+        keeper.kill9()
+        _begin_and_die(paths)
+        keeper.restart()
+        wait_until(lambda: values(keeper) == [1, 2], what="the end of the swap")
+        assert not swapping.is_under_way(paths)
+        assert paths.file.stat().st_nlink == 1
+
+
+def _begin_and_die(paths: DatabasePaths) -> None:
+    """An undo as it is on disk when its process was killed right after it had written the journal."""
+    preparing = swapping.prepare_undo(paths, "restore", "undo")
+    swapping.journal(paths).write_bytes(preparing.swap.encode())
+    preparing._lock.release()
+
+
+def _plain(file: Path) -> duckdb.DuckDBPyConnection:
+    def opened() -> duckdb.DuckDBPyConnection | None:
+        try:
+            return duckdb.connect(str(file), config={"storage_compatibility_version": "v1.5.0"})
+        except duckdb.IOException:
+            return None
+
+    found = wait_until(opened, what="a turn that nobody asked for")
+    assert isinstance(found, duckdb.DuckDBPyConnection)
+    return found
+
