@@ -19,7 +19,8 @@ from pondkeeper.archive.names import block_name
 from pondkeeper.archive.opening import Archive, open_archive
 from pondkeeper.archive.reading import assemble
 from pondkeeper.errors import PondkeeperError
-from tests.support.keeper import KeeperProcess, pondkeeper, wait_until
+from tests.support.keeper import KeeperProcess, keepers, pondkeeper, wait_until
+from tests.support.s3 import s3_server
 
 PATIENCE_S = 60.0
 OFTEN = {
@@ -211,6 +212,29 @@ def _until(keeper: KeeperProcess, *kinds: str) -> Iterator[str]:
         yield event["kind"]
         if event["kind"] == kinds[-1]:
             return
+
+
+@pytest.mark.fault
+def test_a_bucket_that_does_not_answer(tmp_path: Path) -> None:
+    """Its server is ended while there are writes, which go on; when it is back, the newest version is in it, whole."""
+    with s3_server(tmp_path / "buckets") as bucket:
+        keeper = KeeperProcess(tmp_path / "w.duckdb", "--archive", bucket.target, environment=OFTEN | bucket.environment)
+        keeper.start()
+        try:
+            client = keeper.client()
+            wait_for_version(keeper, client.execute("CREATE TABLE t (n BIGINT)").version)
+            secret = bucket.environment["AWS_SECRET_ACCESS_KEY"].encode()
+            assert not [pid for pid in keeper.children() if secret in Path(f"/proc/{pid}/environ").read_bytes()]
+        except BaseException:
+            keeper.dispose()
+            raise
+    with keepers(keeper):
+        count, last = 0, 0
+        while count < 20 or not state(keeper)["is_behind"]:
+            last, count = client.execute("INSERT INTO t VALUES (?)", [count]).version, count + 1
+        with s3_server(tmp_path / "buckets", bucket.port):
+            assert wait_for_version(keeper, last)["problem"] is None
+            assert client.backups.verify()["rows"] == {"t": count}
 
 
 def test_what_is_left_at_the_stop_is_archived_and_the_next_keeper_goes_on(tmp_path: Path) -> None:
