@@ -38,6 +38,8 @@ def test_listings_show_names_sizes_and_folders(store: Store) -> None:
         store.put(name, name.encode())
     assert sorted(store.names("")) == names
     assert sorted(store.names("databases/a/")) == names[1:3]
+    assert list(store.names("databases/a/", names[1])) == [names[2]]
+    assert list(store.names("databases/a/", names[2])) == []
     assert list(store.stored("pages/")) == [Stored("pages/ab/abc", 12)]
     assert store.folders("databases/") == ["a", "b"]
     assert list(store.names("nothing/")) == store.folders("nothing/") == []

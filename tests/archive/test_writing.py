@@ -61,7 +61,10 @@ def test_a_version_costs_what_it_changed(archive: Archive, tmp_path: Path) -> No
     assert [here == there for here, there in zip(*pages, strict=True)] == [False, True]
     assert second.archived.tree.differing(first.archived.tree) == [0, 101]
     assert restored(archive, 2, tmp_path / "restored") == file.read_bytes()
-    assert newest(archive.store, "sales") == version_numbered(archive.store, "sales", 2)
+    known, latest = versions(archive.store, "sales")
+    assert newest(archive.store, "sales") == newest(archive.store, "sales", known) == latest
+    assert newest(archive.store, "sales", latest) == version_numbered(archive.store, "sales", 2) == latest
+    assert newest(archive.store, "nothing") is None
 
 
 def test_what_is_not_known_is_compared(archive: Archive, tmp_path: Path) -> None:

@@ -32,8 +32,12 @@ def versions(store: Store, database: str) -> list[ArchivedVersion]:
     return sorted(found for name in names if (found := parse_name(database, name)) is not None)
 
 
-def newest(store: Store, database: str) -> ArchivedVersion | None:
-    names = sorted(store.names(versions_prefix(database)), reverse=True)  # Why names: they sort as versions do, faster
+def newest(store: Store, database: str, known: ArchivedVersion | None = None) -> ArchivedVersion | None:
+    """The newest version; of one that is `known` only what came after it is asked for, which costs little however many there are."""
+    names = sorted(store.names(versions_prefix(database), known.name if known else ""), reverse=True)
+    if known is not None and not names:
+        return known
+    # Why by names: they sort as versions do, and faster.
     return next((found for name in names if (found := parse_name(database, name)) is not None), None)
 
 

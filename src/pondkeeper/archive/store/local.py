@@ -60,8 +60,8 @@ class LocalStore:
         finally:
             batch.discard()
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return (prefix + path for path, _ in self._files(prefix))
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        return (name for path, _ in self._files(prefix) if (name := prefix + path) > after)
 
     def stored(self, prefix: str) -> Iterator[Stored]:
         for path, entry in self._files(prefix):

@@ -63,8 +63,8 @@ class Store(Fetching, Protocol):
         """For many objects at once: what the block has put is durable after it; an exception forgets what is not flushed."""
         ...
 
-    def names(self, prefix: str) -> Iterator[str]:
-        """The names that begin with `prefix` (which ends with `/`, or is empty), in any order."""
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The names that begin with `prefix` (which ends with `/`, or is empty) and come after that name, in any order."""
         ...
 
     def stored(self, prefix: str) -> Iterator[Stored]:

@@ -64,14 +64,18 @@ class S3Store:
     def putting(self) -> Iterator[_Uploads]:
         yield _Uploads(self)
 
-    def names(self, prefix: str) -> Iterator[str]:
-        return (stored.name for stored in self.stored(prefix))
+    def names(self, prefix: str, after: str = "") -> Iterator[str]:
+        return (stored.name for stored in self._listed(prefix, after) if stored.name > after)
 
     def stored(self, prefix: str) -> Iterator[Stored]:
+        return self._listed(prefix, "")
+
+    def _listed(self, prefix: str, after: str) -> Iterator[Stored]:
         import obstore
 
+        offset = self._prefix + after if after else None
         with _bucket_errors(prefix):
-            pages = iter(obstore.list(self._bucket, self._whole_prefix(prefix)))
+            pages = iter(obstore.list(self._bucket, self._whole_prefix(prefix), offset=offset))
         while True:
             with _bucket_errors(prefix):
                 page = next(pages, None)
