@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ class ReplicaProcess(KeeperProcess):
 
     command = "replica"
 
-    def __init__(self, folder: Path, source: str, key: str | None, *arguments: str) -> None:
+    def __init__(self, folder: Path, source: str, key: str | None, *arguments: str, under: Sequence[str] = ()) -> None:
         folder.mkdir(exist_ok=True)
         environment = {"PONDKEEPER_KEY": key} if key else {}
-        super().__init__(folder, "--from", source, "--interval", "50ms", *arguments, environment=environment)
+        arguments = ("--from", source, "--interval", "50ms", *arguments)
+        super().__init__(folder, *arguments, environment=environment, under=under)
 
     def state(self, name: str = "w") -> dict[str, Any]:
         """What its status says of being a replica: `of`, `state`, `lag_s`, …"""

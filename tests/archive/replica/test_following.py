@@ -34,9 +34,9 @@ class Pair:
         answers = [each.client().query(sql, at_least=at_least, timeout_s=30).rows for each in (self.primary, self.replica)]
         return answers[0], answers[1]
 
-    def catch_up(self) -> None:
-        """Wait until the replica has what the primary has."""
-        version = self.primary.client().status()["version"]
+    def catch_up(self, version: int | None = None) -> None:
+        """Wait until the replica has that version, or what the primary has."""
+        version = version or self.primary.client().status()["version"]
         wait_until(
             lambda: (self.replica.client().status("w")["version"] or 0) >= version, timeout_s=PATIENCE_S, what="the version"
         )
@@ -142,9 +142,7 @@ def test_a_killed_follower_is_succeeded(pair: Pair) -> None:
         version = pair.write("INSERT INTO t SELECT range, 'much' FROM range(50000)")
         pid = wait_until(lambda: pair.replica.state()["follower_pid"], timeout_s=PATIENCE_S, what="a follower")
         os.kill(pid, signal.SIGKILL)
-        wait_until(
-            lambda: pair.replica.client().status("w")["version"] >= version, timeout_s=PATIENCE_S, what="the next version"
-        )
+        pair.catch_up(version)
     there, here = pair.both("SELECT count(*), sum(hash(t)) FROM t", version)
     assert there == here
 

@@ -37,7 +37,9 @@ from pondkeeper.errors import (
 )
 
 CONNECT_TIMEOUT_S: Final = 5.0
-SILENCE_S: Final = 15.0
+SILENCE_S: Final = 10.0
+LATE_S: Final = 4.0
+"""How much longer than we asked it to wait a primary may be silent before it is taken to be cut off."""
 BLOCKS_AT_ONCE: Final = 32
 PAGES_AT_ONCE: Final = 64
 ARCHIVE_THREADS: Final = 8
@@ -110,7 +112,7 @@ class KeeperOrigin:
     def offer(self, after: int, lineage: str, wait_s: float) -> Offered:
         asked = {"replica": self._keeper.replica, "after": after, "lineage": lineage, "wait_s": f"{wait_s:g}"}
         began_at = time.monotonic()
-        answer = self._http.asked("GET", f"{self._path}?{urlencode(asked)}")
+        answer = self._http.asked("GET", f"{self._path}?{urlencode(asked)}", silence_s=wait_s + LATE_S)
         data = answer.read()
         # Why so: what it answers was true when it answered, which was not before it had waited that long.
         as_of = began_at + float(answer.getheader("Pondkeeper-Waited-S", "0"))
@@ -178,9 +180,10 @@ class KeeperConnection:
         self._prefix = parts.path.rstrip("/")
         self._connection: http.client.HTTPConnection | None = None
 
-    def asked(self, method: str, path: str, body: Any = None) -> http.client.HTTPResponse:
+    def asked(self, method: str, path: str, body: Any = None, silence_s: float = SILENCE_S) -> http.client.HTTPResponse:
         """The head of a good answer. Raises what the keeper answers as an error, and PrimaryUnreachable."""
         with self.lost_is_told():
+            self._connected().sock.settimeout(silence_s)
             answer = self._sent(method, self._prefix + path, None if body is None else msgspec.json.encode(body))
             if answer.status < http.client.MULTIPLE_CHOICES:
                 return answer
@@ -230,7 +233,7 @@ class KeeperConnection:
             return connection.getresponse()
 
     def _connected(self) -> http.client.HTTPConnection:
-        if self._connection is None:
+        if self._connection is None or self._connection.sock is None:  # Why the second: the primary may have closed it
             if self._secure:
                 context = ssl.create_default_context(cafile=self._keeper.ca_file)
                 made: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -239,7 +242,6 @@ class KeeperConnection:
             else:
                 made = http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_TIMEOUT_S)
             made.connect()
-            made.sock.settimeout(SILENCE_S)
             made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._connection = made
         return self._connection
