@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.support.keeper import KeeperProcess
 
-SECONDS = float(os.environ.get("PONDKEEPER_FUZZ_SECONDS", "25"))
+SECONDS = float(os.environ.get("PONDKEEPER_FUZZ_SECONDS", "15"))
 ENOUGH = 100  # requests, however slow the machine
 RANKS = {"none": -1, "reader": 0, "tables": 0, "writer": 1, "admin of one": 2, "admin": 2}
 # Which role each operation takes; `every`: a key for every database. An operation that is not here fails the test.

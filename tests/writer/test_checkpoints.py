@@ -17,7 +17,7 @@ from tests.support.keeper import KeeperProcess, wait_until
 from tests.writer.load import Load, check
 
 pytestmark = pytest.mark.fault
-ROWS = 1_500_000
+ROWS = 1_000_000
 # A change that is small in the WAL and makes the checkpoint write most of the table anew: a second or more.
 TOUCH = "UPDATE big SET x = x + 1, s = md5(s) WHERE n % 499 = 0"
 
