@@ -239,7 +239,8 @@ def test_a_file_that_is_replaced_under_an_open_writer_takes_no_acknowledged_writ
         assert client.status()["writer"]["is_open"], "the positive control: the old file is open"
         (tmp_path / "restored.file").replace(file)
         version = wait_until(lambda: written(client), timeout_s=30, what="a write")
-        assert client.query("SELECT count(*) FROM t", at_least=version).scalar() == 78
+        count = client.query("SELECT count(*) FROM t", at_least=version).scalar()
+        assert count == 78, "what the replaced file had in its WAL was applied to the new one"
         assert keeper.stop() == 0
     with duckdb.connect(str(file), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM t").fetchone() == (78,)

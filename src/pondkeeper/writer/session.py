@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
@@ -10,6 +12,8 @@ from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import CommitUnknown, Judge, LoneInsert, Transaction, checkpoint
 from pondkeeper.files.durable import sync_folder
+
+REPLACED: Final = ".of-replaced-file"
 
 
 class Session:
@@ -28,6 +32,8 @@ class Session:
         self.outcomes = Outcomes(self._own)
         self.lone_insert = LoneInsert(self._own, self.judge, self._lock)
         self._identity = _identity(config.path)
+        self._wal = config.path + ".wal"
+        self._wal_identity: tuple[int, int] | None = None
         self._wal_is_named = False
 
     def is_in_place(self) -> bool:
@@ -36,7 +42,22 @@ class Session:
         Trap: commits to a file that was replaced succeed, and are gone when it is closed. Asked by stat, which is
         harmless beside DuckDB's lock.
         """
-        return self._identity is not None and _identity(self._path) == self._identity
+        now = _identity(self._path)
+        if now is not None and now == self._identity:
+            self._wal_identity = _identity(self._wal)
+            return True
+        if now is not None:
+            self._put_wal_aside()
+        return False
+
+    def _put_wal_aside(self) -> None:
+        """Our WAL lies beside another file now. Trap: to files of early storage versions DuckDB applies any WAL, silently.
+
+        Not where the file is only missing: whoever moved it away may put it back, and then it needs its WAL.
+        """
+        if self._wal_identity is not None and _identity(self._wal) == self._wal_identity:
+            with suppress(OSError):
+                Path(self._wal).rename(self._wal + REPLACED)
 
     def transaction(self) -> Transaction:
         """A transaction that has not begun; one at a time.
