@@ -54,13 +54,16 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def keeping(file: Path, **settings: str) -> Iterator[RunningKeeper]:
-    """A keeper serving `file`, ready; settings by name with `__` for the dot: `readers__count="4"`."""
+def keeping(file: Path, follows: RunningKeeper | None = None, **settings: str) -> Iterator[RunningKeeper]:
+    """A keeper serving `file`, ready, or a replica of another one's; settings by name with `__` for the dot: `readers__count="4"`."""
     home = file.parent / ".pondkeeper"
     log = file.parent / "keeper.log"
     port = free_port()
     command = [sys.executable, "-m", "pondkeeper.cli.main", "serve", str(file), "--port", str(port)]
     variables = environment({name.replace("__", "."): value for name, value in settings.items()})
+    if follows is not None:
+        command = [*command[:3], "replica", str(file.parent), "--from", follows.url, "--port", str(port)]
+        variables["PONDKEEPER_KEY"] = follows.key
     with log.open("wb") as output:
         # Why a session: as under a service manager, the kernel's scheduler then does not count our clients to the keeper.
         process = subprocess.Popen(

@@ -48,7 +48,7 @@ FLAGS: Final = {
 @click.option("--key-file", metavar="FILE",
               help="File with the API key; without it PONDKEEPER_KEY. Of an encrypted archive its key.  [replica.key_file]")  # fmt: skip
 @click.option("--ca-file", metavar="FILE", help="Certificates (PEM) to trust for HTTPS.  [replica.ca_file]")
-@click.option("--interval", metavar="DURATION", help="Ask at most this often.  [replica.interval_s; default: 200ms]")
+@click.option("--interval", metavar="DURATION", help="Ask at most this often.  [replica.interval_s; default: 100ms]")
 @click.option("--host", help="Address to listen on.  [server.host; default: 127.0.0.1]")
 @click.option("--port", help="Port to listen on; 0 takes a free one.  [server.port; default: 8420]")
 @click.option("--allowed-hosts", metavar="NAME,…", help="Host names that requests may use.  [server.allowed_hosts]")

@@ -420,7 +420,7 @@ class ReplicaSettings:
     ca_file: str = setting("", "File with the certificates (PEM) to trust for that keeper's HTTPS, instead of the system's.")
     databases: tuple[str, ...] = setting((), "The databases to follow; none named means all that the key may see.")
     interval_s: float = setting(
-        0.2, "A replica asks for the next version at most this often.", unit="s", minimum=0, maximum=DAY_S
+        0.1, "A replica asks for the next version at most this often.", unit="s", minimum=0, maximum=DAY_S
     )
 
 

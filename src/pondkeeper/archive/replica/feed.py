@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ MAX_BLOCKS_ASKED: Final = 32
 HOLD_S: Final = 30.0
 """How long a version is kept for a replica that has asked for it and then for nothing more."""
 MOST_HELD: Final = 4
+LOOK_S: Final = 0.25
 _PAGE_BYTES: Final = PAGE_BLOCKS * DIGEST_BYTES
 _ATTEMPTS: Final = 3
 T = TypeVar("T")
@@ -203,10 +205,10 @@ class Outlet:
         ]
         return {"replicas": seen, **asdict(self.counters)}
 
-    async def offer(self, asked: Asked, wait_s: float) -> Offer | None:
+    async def offer(self, asked: Asked, wait_s: float, is_over: Callable[[], bool] = lambda: False) -> Offer | None:
         """The newest version, if the replica lacks it, or as soon as one is published; None when none was in that time.
 
-        The version is kept for the replica until it asks for the next. Raises PondkeeperError.
+        The version is kept for the replica until it asks for the next. `is_over` ends the waiting. Raises PondkeeperError.
         """
         replica = self._seen(asked.replica)
         replica.has, replica.holds = asked.after, None
@@ -214,13 +216,11 @@ class Outlet:
         deadline = time.monotonic() + wait_s
         while self._newest is None or (self._newest.version <= asked.after and lineage == asked.lineage):
             is_newer, left_s = self._is_newer, deadline - time.monotonic()
-            if left_s <= 0:
+            if left_s <= 0 or is_over():
                 return None
-            try:
-                await asyncio.wait_for(is_newer.wait(), left_s)
-            except TimeoutError:
-                return None
-        offer = await self._whole(self._offered(lineage))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(is_newer.wait(), min(left_s, LOOK_S))
+        offer = await self._whole(self._offered())
         replica = self._seen(asked.replica)
         replica.holds = offer.manifest.version
         return offer
@@ -292,9 +292,10 @@ class Outlet:
         held = {replica.holds for replica in self._replicas.values() if now - replica.seen_at < HOLD_S and replica.holds}
         return sorted(held, reverse=True)[:MOST_HELD]
 
-    async def _offered(self, lineage: str) -> Offer:
+    async def _offered(self) -> Offer:
         """The newest version, looked at once for all replicas."""
         async with self._lock:
+            lineage = (await asyncio.to_thread(lineage_of, self._paths)).id
             for _ in range(_ATTEMPTS):
                 newest = self._newest
                 assert newest is not None

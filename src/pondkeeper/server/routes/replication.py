@@ -26,7 +26,6 @@ from pondkeeper.server.shapes import Promoted, ReplicaList
 
 MAX_WAIT_S: Final = 30.0
 MAX_NAME: Final = 100
-LOOK_S: Final = 0.25
 MAX_BODY_BYTES: Final = 64 * 1024
 MISSING: Final = b"\xff\xff\xff\xff"
 _OCTETS: Final = (b"content-type", b"application/octet-stream")
@@ -75,13 +74,8 @@ def _add_manifest(router: APIRouter, context: Context) -> None:
         if (exchange := exchange_of(request.scope)) is not None:
             exchange.cancel_when_gone = True
         began_at = time.monotonic()
-        offer, waited_s = None, 0.0
-        while offer is None:
-            offer = await outlet.offer(Asked(replica, after, lineage), min(LOOK_S, max(0.0, wait_s - waited_s)))
-            waited_s = time.monotonic() - began_at
-            if waited_s >= wait_s or context.is_stopping:
-                break
-        waited = (b"pondkeeper-waited-s", b"%.3f" % (waited_s if offer is None else 0.0))
+        offer = await outlet.offer(Asked(replica, after, lineage), wait_s, lambda: context.is_stopping)
+        waited = (b"pondkeeper-waited-s", b"%.3f" % (time.monotonic() - began_at if offer is None else 0.0))
         if offer is None:
             entry.is_nothing = True
             return _raw(204, [waited], b"")
