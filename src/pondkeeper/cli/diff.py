@@ -41,7 +41,8 @@ def command(left: str, right: str, as_json: bool, target: Target) -> int:
         print_json({**found, "equal": is_equal})
     else:
         _print(found)
-    say(f"{found['tables_compared']} tables compared: {'nothing differs' if is_equal else 'they differ'}")
+    count = found["tables_compared"]
+    say(f"{count} {'table' if count == 1 else 'tables'} compared: {'nothing differs' if is_equal else 'they differ'}")
     return 0 if is_equal else DIFFERENT
 
 

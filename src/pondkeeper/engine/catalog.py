@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import duckdb
 
+from pondkeeper.engine.idempotency import SCHEMA as OWN_SCHEMA
+
 _OBJECTS: Final = """
     SELECT 'view' AS kind, schema_name, view_name AS name, sql FROM duckdb_views()
         WHERE database_name = $1 AND NOT internal
@@ -19,6 +21,8 @@ _OBJECTS: Final = """
         WHERE database_name = $1 AND NOT internal
     ORDER BY ALL
 """
+
+__all__ = ["OWN_SCHEMA", "Table", "fingerprint", "literal", "objects_of", "quoted", "tables_of"]
 
 
 @dataclass(frozen=True)

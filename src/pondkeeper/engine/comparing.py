@@ -7,11 +7,9 @@ from typing import Any
 
 import duckdb
 
-from pondkeeper.engine.catalog import Table, fingerprint, literal, objects_of, quoted, tables_of
+from pondkeeper.engine.catalog import OWN_SCHEMA, Table, fingerprint, literal, objects_of, quoted, tables_of
 from pondkeeper.engine.faults import translated
 from pondkeeper.engine.opening import FENCED
-
-OWN_SCHEMA = "_pondkeeper"  # which writes were repeated is nobody's data
 
 Tell = Callable[[str], None]
 

@@ -7,13 +7,14 @@ written as text, which DuckDB casts back exactly when it loads the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from pondkeeper.engine.catalog import Table, fingerprint, literal, quoted, tables_of
+from pondkeeper.engine.catalog import OWN_SCHEMA, Table, fingerprint, literal, quoted, tables_of
 from pondkeeper.engine.faults import translated
 from pondkeeper.engine.opening import FENCED
 from pondkeeper.files.durable import sync_file, sync_folder
@@ -21,6 +22,7 @@ from pondkeeper.files.durable import sync_file, sync_folder
 Tell = Callable[[str], None]
 LOAD = "load.sql"
 TEXT = "VARCHAR"
+_OWN = re.compile(rf"^(?:COPY {OWN_SCHEMA}\.|CREATE TABLE {OWN_SCHEMA}\.|CREATE SCHEMA {OWN_SCHEMA};).*\n", re.MULTILINE)
 
 
 def answer(question: dict[str, Any], tell: Tell) -> dict[str, Any]:
@@ -31,6 +33,7 @@ def answer(question: dict[str, Any], tell: Tell) -> dict[str, Any]:
         try:
             tell("writing the tables")
             connection.execute(f"EXPORT DATABASE {literal(str(folder))} (FORMAT parquet)")
+            _leave_out_own(folder)
             written = _checked(connection, folder, tell)
         finally:
             connection.close()
@@ -65,9 +68,19 @@ def _opened(question: dict[str, Any], folder: Path) -> duckdb.DuckDBPyConnection
     return connection
 
 
+def _leave_out_own(folder: Path) -> None:
+    """What the keeper notes about writes that are repeated is of no use elsewhere."""
+    for name in (LOAD, "schema.sql"):
+        file = folder / name
+        file.write_text(_OWN.sub("", file.read_text()))
+    for parquet in folder.glob(f"{OWN_SCHEMA}_*.parquet"):
+        if f"'{_escaped(parquet)}'" not in (folder / LOAD).read_text():
+            parquet.unlink()
+
+
 def _checked(connection: duckdb.DuckDBPyConnection, folder: Path, tell: Tell) -> list[dict[str, Any]]:
     [catalog] = connection.execute("SELECT current_database()").fetchone() or ("",)
-    tables = tables_of(connection, catalog)
+    tables = [table for table in tables_of(connection, catalog) if table.schema != OWN_SCHEMA]
     files = _files(folder)
     written = []
     for number, table in enumerate(tables, 1):
