@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from pondkeeper.archive import pruning, writing
+from pondkeeper.archive import pruning
 from pondkeeper.archive.history import Archived, databases, read_archived, versions
 from pondkeeper.archive.manifest import ArchivedVersion
 from pondkeeper.archive.names import BLOCKS, PAGES, block_name
@@ -40,6 +40,8 @@ class Killed(BaseException):
 
 class HookedStore(LocalStore):
     """A folder whose every step can be the moment at which something else happens, or everything ends."""
+
+    at_once = 1  # Why: with one thread the same plan plays the same way
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -103,9 +105,7 @@ class Archiving(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self._patches = pytest.MonkeyPatch()
-        # Why: with one thread each the same plan plays the same way; and nothing here cuts the power.
-        self._patches.setattr(writing, "_THREADS", 1)
-        self._patches.setattr(pruning, "_THREADS", 1)
+        # Why: nothing here cuts the power.
         self._patches.setattr(pruning, "_AT_ONCE", 2)
         self._patches.setattr("os.fsync", lambda descriptor: None)
         self._folder = tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)

@@ -25,6 +25,8 @@ LETTERS = "abcdefghijkl."
 class Counting:
     """Counts what is read, and fails from the n-th block on."""
 
+    at_once = 4
+
     def __init__(self, store: Store, fails_after: int = 1_000_000) -> None:
         self._store, self._left, self._lock = store, fails_after, threading.Lock()
         self.read: list[str] = []

@@ -27,7 +27,6 @@ from pondkeeper.errors import VersionNotArchived
 
 _AT_ONCE = 1000
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-_THREADS = 8
 _Item = TypeVar("_Item")
 
 
@@ -100,7 +99,7 @@ class _Needed:
             for found in fresh:
                 self._read(found)
             return
-        with ThreadPoolExecutor(_THREADS) as threads:
+        with ThreadPoolExecutor(store.at_once) as threads:
             try:
                 for _ in threads.map(self._read, fresh):
                     check()

@@ -20,7 +20,6 @@ from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
 Progress = Callable[[int, int], None]
 """Told of the blocks done and of all that are to be done."""
 
-_THREADS = max(4, min(16, 2 * (os.cpu_count() or 2)))
 PARTIAL_SUFFIX = ".partial"
 
 
@@ -87,7 +86,7 @@ def fetch_blocks(
         return len(sealed)
 
     total = 0
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(store.at_once) as threads:
         try:
             for done, count in enumerate(threads.map(fetch, wanted), 1):
                 total += count

@@ -36,7 +36,6 @@ from pondkeeper.errors import ArchiveConflict, DatabaseUnreadable, ObjectMissing
 Ranges = Sequence[tuple[int, int]]
 """Blocks of the database (not of the archive): each the first block and the one after the last."""
 
-_THREADS = max(2, min(8, os.cpu_count() or 2))
 _ZEROS = bytes(BLOCK_BYTES)
 
 
@@ -102,9 +101,9 @@ def write_version(
         content = _Content(snapshot.fileno(), archive.sealer, checksum_of)
         cost = _Cost()
         with archive.store.putting() as putting:
-            for block, digest, put_bytes in _put_blocks(
-                content, putting, previous, content.to_hash(previous, changed), check
-            ):
+            wanted = content.to_hash(previous, changed)
+            at_once = min(archive.store.at_once, len(wanted))
+            for block, digest, put_bytes in _put_blocks(content, putting, previous, wanted, at_once, check):
                 cost.count(block, digest, put_bytes, content)
             tree = (previous.tree if previous else Tree(0, b"")).replaced(
                 content.size_bytes, content.unused_digests() | cost.digests
@@ -189,7 +188,12 @@ class _Content:
 
 
 def _put_blocks(
-    content: _Content, putting: Putting, previous: Archived | None, wanted: list[int], check: Callable[[], None]
+    content: _Content,
+    putting: Putting,
+    previous: Archived | None,
+    wanted: list[int],
+    at_once: int,
+    check: Callable[[], None],
 ) -> Iterator[tuple[int, bytes, int]]:
     """Each wanted block with its digest and the bytes that were put for it."""
 
@@ -204,10 +208,7 @@ def _put_blocks(
     if content.unused:
         digest = content.sealer.digest(_ZEROS)
         putting.put_missing(block_name(digest), _sealing(content.sealer, _ZEROS, digest))
-    if len(wanted) <= 2:
-        yield from map(put, wanted)
-        return
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(at_once) as threads:
         yield from threads.map(put, wanted)
 
 

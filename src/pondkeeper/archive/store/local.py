@@ -36,6 +36,10 @@ class LocalStore:
     def address(self) -> str:
         return str(self.root)
 
+    @property
+    def at_once(self) -> int:
+        return 2 * min(4, os.cpu_count() or 2)
+
     def get(self, name: str) -> bytes:
         with _disk_errors():
             try:

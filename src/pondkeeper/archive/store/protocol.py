@@ -17,6 +17,11 @@ class Stored(NamedTuple):
 class Fetching(Protocol):
     """Where objects can be read from: a store, or another keeper."""
 
+    @property
+    def at_once(self) -> int:
+        """How many threads are worth it: a disk answers soon, a bucket late."""
+        ...
+
     def get(self, name: str) -> bytes:
         """The whole object. Raises ObjectMissing, or ArchiveUnavailable when it cannot be had right now."""
         ...

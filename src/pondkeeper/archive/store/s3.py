@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _RETRY_S = 20.0
 _REQUEST_S = 60.0
 _CONNECT_S = 10.0
+_AT_ONCE = 32
 _DELETE_AT_ONCE = 1000
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
@@ -44,6 +45,10 @@ class S3Store:
     @property
     def address(self) -> str:
         return self._target
+
+    @property
+    def at_once(self) -> int:
+        return _AT_ONCE
 
     def get(self, name: str) -> bytes:
         import obstore
