@@ -18,6 +18,7 @@ ENGINE = {"duckdb", "_duckdb", "pyarrow"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "uvloop"}
 CONTROL = {"sqlite3", "_sqlite3", "pondkeeper.access", "pondkeeper.databases", "pondkeeper.server"}
 CHILDREN = ["readers.process", "writer.process", "snapshots.process", "staging.process"]
+CHILDREN += ["archive.replica.feeder", "archive.replica.follower"]
 KEEPER_ROOMS = ["cli", "local", "server", "client", "databases", "access", "files", "settings"]
 
 IMPORT = """
@@ -59,7 +60,7 @@ def test_the_keeper_side_loads_no_engine(room: str) -> None:
 def test_children_load_neither_web_stack_nor_control_database(module: str) -> None:
     """A child has the engine (the positive control) and nothing by which it could reach keys or the network."""
     loaded = loaded_by("workers.template", module)
-    if module != "snapshots.process":
+    if not module.startswith(("snapshots.", "archive.")):
         assert "duckdb" in loaded
     assert loaded & (WEB | CONTROL) == set()
 

@@ -36,7 +36,7 @@ COMMAND_TIMEOUT_S = 120.0
 SHOWN_FOLDER = "/home/ada/warehouse"
 SHOWN_PORT = "8420"
 SHOWN_KEY = "pk_7h2m9x4q1c8d_Zx81FqkT0vB6nWm3RyLs5Jd9HgPaEuCo"
-SERVES = ("pondkeeper serve", "script/server")
+SERVES = ("pondkeeper serve", "pondkeeper replica", "script/server")
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _KEY = re.compile(r"pk_[a-z0-9]{8,}_[A-Za-z0-9]{20,}")

@@ -8,7 +8,7 @@ It says, one message each:
     {"op": "problem", "error"}           it could not be asked or fetched; it is tried again
     {"op": "damaged", "version"}         a snapshot here is not what it was, and was removed
 
-and gets none: it ends when the keeper does, or kills it. It runs no SQL, and is the only child with a network.
+and gets one, at the beginning: its `Config`. It ends when the keeper does, or kills it. It runs no SQL, and is the only child with a network.
 """
 
 from __future__ import annotations
@@ -202,10 +202,12 @@ def _described(have: Have, cost: Cost) -> dict[str, Any]:
     }
 
 
-def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:
-    """Follow until the keeper ends us."""
+def main(pipe: Pipe, control: socket.socket, config: dict[str, Any]) -> None:  # noqa: ARG001  Why: every entry takes them
+    """Follow until the keeper ends us. What to follow is the only message that comes."""
     ignore_lease_signals()
-    asked = msgspec.convert(config, Config)
+    if (message := pipe.receive()) is None:
+        return
+    asked = msgspec.convert(message, Config)
     os.environ.update(asked.environment)
     threading.Thread(target=_end_with, args=(control,), daemon=True).start()
     with ExitStack() as ends:

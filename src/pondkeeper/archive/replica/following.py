@@ -106,9 +106,11 @@ class Following:
         """Until the follower ends. Raises ChildGone, TemplateFailed."""
         await asyncio.to_thread(make_folder, self._paths.snapshots)
         self._child = child = await self._template.spawn(
-            ChildSpec("follower", ENTRY, self._config, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence())
+            ChildSpec("follower", ENTRY, {}, oom_score_adj=OOM_SCORE_ADJ, fence=self._fence())
         )
         try:
+            # Why not by the template: it holds a key, and every reader is forked from there.
+            child.send(self._config)
             while True:
                 frame = await child.next_frame()
                 if isinstance(frame, dict):
