@@ -122,6 +122,8 @@ def _print(found: dict[str, Any]) -> None:
     for database in found["databases"]:
         if spooled := _spooled(database.get("spool") or {}):
             click.echo(f"\n{database['name']}: {spooled}")
+        if archived := _archived(database.get("archive") or {}):
+            click.echo(f"\n{database['name']}: {archived}")
         if problem := database.get("problem"):
             click.echo(f"\n{database['name']}: {problem['message']} [{problem['code']}]\n  {problem['remedy']}")
 
@@ -136,6 +138,18 @@ def _spooled(spool: dict[str, Any]) -> str:
             parts.append(str(problem["message"]).rstrip("."))
     if damaged := spool.get("damaged"):
         parts.append(f"the spool is damaged: {', '.join(damaged)}")
+    return "; ".join(parts)
+
+
+def _archived(archive: dict[str, Any]) -> str:
+    """What is wrong with the archive; nothing where nothing is."""
+    parts = []
+    if archive.get("is_behind"):
+        why = f": {archive['problem']['message']}" if archive.get("problem") else ""
+        parts.append(f"the archive is {show_seconds(archive['lag_s'])} behind{why.rstrip('.')}")
+    verified = archive.get("verified") or {}
+    if problem := verified.get("problem"):
+        parts.append(f"the last verification of a backup failed ({show_age(verified['at'])} ago): {problem['message'].rstrip('.')}")
     return "; ".join(parts)
 
 

@@ -54,6 +54,7 @@ def make_router(context: Context) -> APIRouter:
     async def verify(request: Request) -> Answer:
         database = context.database(request.scope, Action.BACKUP_VERIFY)
         body = await _verify_decoder.read(request.scope, request.receive, MAX_BODY_BYTES)
+        entry_of(request.scope).target = f"version {body.version or 'newest'}"
         return Answer(await _archiver(context).verify(database.name, body.version))
 
     @router.get("/v1/databases/{name}/backups", summary="The archived versions of a database", **listed)
