@@ -514,7 +514,7 @@ class DatabaseMissing(DatabaseUnavailable):
     """The database file is not there any more; reads go on from its last snapshot."""
 
     code = "database_missing"
-    default_remedy = 'Put the file back, or its newest snapshot: `install -m 600 "$(pondkeeper snapshot path)" FILE`.'
+    default_remedy = "Put the file back, or its newest version: `pondkeeper backup restore --at now`."
 
 
 class DatabaseUnreadable(DatabaseUnavailable):

@@ -261,18 +261,15 @@ def test_a_file_replaced_by_one_that_is_none_leaves_the_readers_their_snapshot(t
 
 
 def test_the_remedy_for_a_lost_file_works(tmp_path: Path) -> None:
-    """`install -m 600 "$(pondkeeper snapshot path)" FILE`, as the error says: everything published is there again."""
+    """`pondkeeper backup restore --at now`, as the error says, beside the running keeper: everything published is there again."""
     keeper, client, file = started(tmp_path)
     with keepers(keeper):
         version = client.execute("INSERT INTO t VALUES (-1, 0)").version
         client.query("SELECT 1", at_least=version)
         wait_until(lambda: is_idle(client), what="a closed file")
         file.unlink()
-        assert keeper.stop() == 0
-        path = pondkeeper("snapshot", "path", "--home", str(keeper.home.root)).stdout.strip()
-        shutil.copyfile(path, file)
-        keeper.restart()
-        client = keeper.client(retry_for_s=0)
+        done = pondkeeper("backup", "restore", "--at", "now", "--home", str(keeper.home.root))
+        assert done.returncode == 0, done.stderr
         version = client.execute("INSERT INTO t VALUES (-2, 0)").version
         assert client.query("SELECT count(*) FROM t", at_least=version).scalar() == 12
 

@@ -123,7 +123,7 @@ def wanted_options(function: F) -> F:
         click.option(
             "--at",
             metavar="TIME",
-            help="As it was at that time: 2026-11-20 14:03:07 by this machine's clock, or with a zone (…Z).",
+            help="As it was at that time: 2026-11-20 14:03:07 by this machine's clock, or with a zone (…Z); or now.",
         ),
     ):
         function = option(function)

@@ -53,7 +53,9 @@ def named(name: str, home: Home | None) -> DatabasePaths:
 
 
 def time_of(text: str) -> datetime:
-    """A point in time as people write it; without a zone it is that of this machine's clock. Raises InvalidRequest."""
+    """A point in time as people write it, `now` too; without a zone it is that of this machine's clock. Raises InvalidRequest."""
+    if text == "now":
+        return datetime.now(UTC)
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError as error:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 WHOLE_BELOW_BYTES: Final = 1024 * 1024 * 1024
 SHOWN_BLOCKS: Final = 5
 RESTORE: Final = (
-    'Stop the keeper, then put the newest snapshot in its place: `install -m 600 "$(pondkeeper snapshot path)" FILE`, '
-    "without the old FILE.wal; or restore a backup."
+    "Put its newest version in its place: `pondkeeper backup restore --at now`, or an older one (`pondkeeper backup list`); "
+    "`--undo` takes it back."
 )
 
 
