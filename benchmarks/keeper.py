@@ -54,16 +54,28 @@ def environment(settings: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def keeping(file: Path, follows: RunningKeeper | None = None, **settings: str) -> Iterator[RunningKeeper]:
-    """A keeper serving `file`, ready, or a replica of another one's; settings by name with `__` for the dot: `readers__count="4"`."""
+def keeping(file: Path, **settings: str) -> Iterator[RunningKeeper]:
+    """A keeper serving `file`, ready; settings by name with `__` for the dot: `readers__count="4"`."""
+    with _running(file, ["serve", str(file)], settings, {}) as keeper:
+        yield keeper
+
+
+@contextmanager
+def following(file: Path, primary: RunningKeeper, **settings: str) -> Iterator[RunningKeeper]:
+    """A replica of the primary's database of that name, in the folder of `file`, ready."""
+    file.parent.mkdir()
+    command = ["replica", str(file.parent), "--from", primary.url]
+    with _running(file, command, settings, {"PONDKEEPER_KEY": primary.key}) as keeper:
+        yield keeper
+
+
+@contextmanager
+def _running(file: Path, words: list[str], settings: dict[str, str], more: dict[str, str]) -> Iterator[RunningKeeper]:
     home = file.parent / ".pondkeeper"
     log = file.parent / "keeper.log"
     port = free_port()
-    command = [sys.executable, "-m", "pondkeeper.cli.main", "serve", str(file), "--port", str(port)]
-    variables = environment({name.replace("__", "."): value for name, value in settings.items()})
-    if follows is not None:
-        command = [*command[:3], "replica", str(file.parent), "--from", follows.url, "--port", str(port)]
-        variables["PONDKEEPER_KEY"] = follows.key
+    command = [sys.executable, "-m", "pondkeeper.cli.main", *words, "--port", str(port)]
+    variables = environment({name.replace("__", "."): value for name, value in settings.items()}) | more
     with log.open("wb") as output:
         # Why a session: as under a service manager, the kernel's scheduler then does not count our clients to the keeper.
         process = subprocess.Popen(

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.keeper import RunningKeeper, keeping
+from benchmarks.keeper import RunningKeeper, following, keeping
 from benchmarks.lean import LeanClient
 from benchmarks.report import Figure, at_most, percentile
 from benchmarks.running import Run, run
@@ -33,9 +33,7 @@ def measure(this: Run) -> None:
     with workplace(this, source, "followed") as file, keeping(file) as primary:
         copy_s = _cp_s(file)
         began_at = time.perf_counter()
-        folder = file.parent / "replica"
-        folder.mkdir()
-        with keeping(folder / file.name, follows=primary) as replica:
+        with following(file.parent / "replica" / file.name, primary) as replica:
             _follow(replica, primary.client().query("SELECT 1")["version"])
             first_s = time.perf_counter() - began_at
             this.add(Figure(f"{gigabytes:g} GB: start and first copy", first_s, "s", "cp", copy_s))

@@ -56,7 +56,7 @@ def _without_keeper(home: Home, database: str | None) -> dict[str, Any]:
     """Directly on the files, while no keeper can begin to follow."""
     import msgspec
 
-    from pondkeeper.archive.replica.promoting import promote
+    from pondkeeper.archive.replica.promotion import promote
     from pondkeeper.files.locks import FlockFile
 
     paths = find_database(home, database)

@@ -41,7 +41,7 @@ from pondkeeper.readers.pool import Pool
 from pondkeeper.readers.reader import Snapshot
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.desk import CopierDesk
-from pondkeeper.snapshots.listing import list_snapshots
+from pondkeeper.snapshots.listing import newest_snapshot
 from pondkeeper.staging.desk import StagingDesk
 from pondkeeper.workers.side_tasks import SideTasks
 from pondkeeper.workers.spawning import Template
@@ -119,12 +119,11 @@ class Database:
             make_folder(folder)
         self.ingests.prepare()
         self.repairs.prepare()
-        found = list_snapshots(self.paths)
+        newest = newest_snapshot(self.paths)
         self._remembered = Remembered.read(self._remembered_file)
         self._eye.known_state = self._remembered.file_state
-        if not found:
+        if newest is None:
             return None
-        newest = max(found, key=lambda snapshot: snapshot.version)
         created_at = newest.created_at.isoformat(timespec="milliseconds")
         return SnapshotInfo(newest.version, str(newest.path), created_at, newest.size_bytes)
 

@@ -14,7 +14,7 @@ from pondkeeper.archive.place import place_of
 from pondkeeper.archive.replica.database import Replica, ReplicaConfig
 from pondkeeper.archive.replica.following import Source
 from pondkeeper.archive.replica.origin import Keeper, databases_of, is_keeper, open_to_read, read_key
-from pondkeeper.archive.replica.promoting import Promoted, promote, was_promoted
+from pondkeeper.archive.replica.promotion import Promoted, promote, was_promoted
 from pondkeeper.databases.database import Database
 from pondkeeper.databases.registry import Registry
 from pondkeeper.errors import (

@@ -1,4 +1,4 @@
-"""A replica becomes a primary: its newest snapshot is copied, proved and put where the database's file belongs.
+"""The process that makes a primary of a replica: its newest snapshot is copied, proved and put where the file belongs.
 
 In this order, each step durable before the next: a lineage of its own, a note of the promotion, the file. Until the file is
 there it is a replica, and a promotion that was cut off is begun anew; once it is there it is a database like any other.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from pondkeeper.archive.lineage import begin_lineage
 from pondkeeper.archive.replica.assembling import Assembler, Have
+from pondkeeper.archive.replica.promotion import Promoted, note_of
 from pondkeeper.errors import DatabaseUnreadable, PromotionRefused, SnapshotNotFound
 from pondkeeper.files.durable import PRIVATE_FILE, make_folder, sync_folder, write_atomic
 from pondkeeper.files.paths import DatabasePaths
@@ -23,30 +25,13 @@ from pondkeeper.snapshots.target import disk_errors
 _PIECE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Promoted:
-    """What became a primary: the version it begins with, of when that was, and its lineage."""
-
-    database: str
-    version: int
-    created_at: str
-    lineage: str
+def answer(question: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Any]:  # noqa: ARG001  Why: every entry takes them
+    """For `workers/alone.py`. Raises as `promote`."""
+    paths = DatabasePaths(Path(question["file"]), Path(question["home"]))
+    return dict(msgspec.to_builtins(_promote(paths, question["source"])))
 
 
-def was_promoted(paths: DatabasePaths) -> bool:
-    """Whether this replica has become a primary. Raises PromotionRefused for a file that no promotion has put there."""
-    if not paths.file.exists():
-        return False
-    if _note(paths).exists():
-        return True
-    raise PromotionRefused(
-        f"There is a database file {paths.file.name!r} already where a replica of that name was to be.",
-        remedy="Give replicas a folder of their own.",
-        private=str(paths.file),
-    )
-
-
-def promote(paths: DatabasePaths, source: str) -> Promoted:
+def _promote(paths: DatabasePaths, source: str) -> Promoted:
     """Make the newest snapshot the database. Nobody follows meanwhile: the copier's lock is taken. Blocks for about a second a GB.
 
     Raises PromotionRefused, SnapshotNotFound, DatabaseBusy, DatabaseUnreadable, DiskFull.
@@ -65,7 +50,7 @@ def promote(paths: DatabasePaths, source: str) -> Promoted:
         try:
             lineage = begin_lineage(paths, have.version)
             found = Promoted(paths.name, have.version, have.manifest.created_at, lineage.id)
-            write_atomic(_note(paths), msgspec.json.encode({**msgspec.to_builtins(found), "replica_of": source}))
+            write_atomic(note_of(paths), msgspec.json.encode({**msgspec.to_builtins(found), "replica_of": source}))
             with disk_errors():
                 os.link(temp, paths.file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.
         finally:
@@ -74,10 +59,6 @@ def promote(paths: DatabasePaths, source: str) -> Promoted:
     finally:
         assembler.close()
     return found
-
-
-def _note(paths: DatabasePaths) -> Path:
-    return paths.folder / "promoted.json"
 
 
 def _copied(have: Have, file: Path) -> Path:
