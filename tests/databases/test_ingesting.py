@@ -182,6 +182,46 @@ def test_rows_that_break_constraints_are_rejects_too(pond: KeeperProcess, client
     assert not list((pond.home.root / "temp").glob("*/broken-*")), "what the writer had found was left behind"
 
 
+def test_the_keepers_own_schema_is_not_among_the_tables(pond: KeeperProcess, client: Client) -> None:
+    """It is there, since a write had a key, and no listing of ours has it, nor does an ingest go into it."""
+    version = client.execute("INSERT INTO t VALUES (70000)").version
+    schemas = "SELECT count(*) FROM information_schema.schemata WHERE schema_name = '_pondkeeper'"
+    assert client.query(schemas, at_least=version, timeout_s=25).scalar() == 1, "the positive control"
+
+    assert all("idempotency" not in str(row) for row in client.query("SHOW TABLES").rows)
+    assert "idempotency" not in json.dumps(client.status("pond"))
+    refused = send(pond, ONE, table="_pondkeeper.idempotency")
+    assert refused.status_code == 400
+    token = client.create_key("some tables", "reader", tables=["t"])["token"]
+    with pytest.raises(PondkeeperError):
+        pond.client(token).query("SELECT * FROM _pondkeeper.idempotency")
+    shown = pond.client(token).query("SELECT table_name FROM information_schema.tables").rows
+    assert all("idempotency" not in str(row) for row in shown)
+
+
+@pytest.mark.parametrize("wait", ["commit", "accepted"])
+def test_the_time_of_a_key_holds_for_its_ingests(pond: KeeperProcess, client: Client, wait: str) -> None:
+    """A body that comes more slowly than the key may take is refused; the same body of another key is not."""
+
+    def slowly() -> Iterator[bytes]:
+        for number in range(4):
+            yield b'{"n": %d}\n' % (9000 + number)
+            time.sleep(0.2)
+
+    def sent(token: str) -> httpx.Response:
+        with httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {token}"}, timeout=60) as bare:
+            return bare.post(
+                f"/v1/tables/t/rows?wait={wait}", content=slowly(), headers={"Content-Type": "application/x-ndjson"}
+            )
+
+    hurried = client.create_key(f"hurried {wait}", "writer", limits={"timeout_s": 0.3})["token"]
+    patient = client.create_key(f"patient {wait}", "writer", limits={"timeout_s": 60})["token"]
+    refused = sent(hurried)
+
+    assert (refused.status_code, code_of(refused)) == (408, "write_timed_out")
+    assert sent(patient).is_success
+
+
 def test_refusals(client: Client) -> None:
     """What staging finds comes with its details, and nothing is there."""
     with pytest.raises(RowsInvalid) as bad:

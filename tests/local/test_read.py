@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 import pondkeeper
-from pondkeeper.errors import SnapshotNotFound, VersionNotReached
+from pondkeeper.errors import DatabaseBusy, SnapshotNotFound, VersionNotReached
 from tests.support.keeper import KeeperProcess, program_environment
 from tests.support.programs import Program
 
@@ -39,6 +39,34 @@ def test_it_stays_on_its_version_while_writes_go_on(kept: KeeperProcess) -> None
         assert old.execute(COUNT).fetchone() == (0,)
         with pytest.raises(duckdb.Error):
             old.execute("INSERT INTO t VALUES (2)")
+
+
+def test_a_forked_child_is_told_why_it_may_not(kept: KeeperProcess) -> None:
+    """Of a snapshot that its parent has open; it would share the parent's instance and temp folder. Afterwards it may."""
+    told, tells = os.pipe()
+
+    def forked() -> str:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                with pondkeeper.read(kept.target) as inner:
+                    os.write(tells, str(inner.execute(COUNT).fetchone()).encode())
+            except DatabaseBusy as busy:
+                os.write(tells, f"{busy.message} {busy.remedy}".encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        return os.read(told, 1000).decode()
+
+    with pondkeeper.read(kept.target) as outer:
+        refused = forked()
+        assert outer.execute(COUNT).fetchone() == (0,)
+    allowed = forked()
+    for descriptor in (told, tells):
+        os.close(descriptor)
+
+    assert "forked" in refused
+    assert "spawn" in refused
+    assert allowed == "(0,)"
 
 
 def test_by_name_and_while_a_program_has_the_file(kept: KeeperProcess, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,30 @@ def test_a_forked_child_may_not_write_by_what_it_inherited(alone: Path) -> None:
     assert rows(alone) == [1, 2]
 
 
+@pytest.mark.fault
+def test_the_parents_connection_is_of_no_use_in_a_forked_child(alone: Path) -> None:
+    """What a child writes by it is an error there, and nothing of it is in the file; the parent notices nothing."""
+    told, tells = os.pipe()
+    with pondkeeper.write(alone) as connection:
+        connection.execute("INSERT INTO t VALUES (1)")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                connection.execute("INSERT INTO t VALUES (3)")
+                os.write(tells, b"it wrote")
+            except duckdb.Error as error:
+                os.write(tells, type(error).__name__.encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        said = os.read(told, 1000).decode()
+        connection.execute("INSERT INTO t VALUES (2)")
+    for descriptor in (told, tells):
+        os.close(descriptor)
+
+    assert said != "it wrote"
+    assert rows(alone) == [1, 2]
+
+
 def _insert_three(file: str) -> None:
     with pondkeeper.write(file, wait_s=60) as connection:
         connection.execute("INSERT INTO t VALUES (3)")

@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pondkeeper.errors import PondkeeperError, SnapshotNotFound, VersionNotReached
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, SnapshotNotFound, VersionNotReached
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.local.known import database_of, home_of, serving_home
+from pondkeeper.local.turn import is_open_here
 from pondkeeper.snapshots.listing import newest_version
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ POLL_S = 0.01
 
 _temp: tuple[int, str] | None = None
 """This process and its folder for what does not fit into memory."""
+
+_opened: set[Path] = set()
+_inherited: set[Path] = set()
+"""Snapshots that this process has opened, and those that a parent had when it was forked."""
 
 
 def read(
@@ -58,12 +63,37 @@ def _open(paths: DatabasePaths, version: int, *, is_late: bool) -> Connection | 
     """The open snapshot; None when it was retired between the look and the open, and there is time for another look."""
     from pondkeeper.engine.plain import open_plain_snapshot
 
+    path = paths.snapshot(version)
+    _refuse_if_inherited(path)
     try:
-        return open_plain_snapshot(str(paths.snapshot(version)), _temp_folder())
+        connection = open_plain_snapshot(str(path), _temp_folder())
+        _opened.add(path)
+        return connection
     except PondkeeperError:
         if is_late or newest_version(paths) == version:
             raise
         return None
+
+
+def _refuse_if_inherited(path: Path) -> None:
+    """Raise DatabaseBusy in a child of a process that has this snapshot open.
+
+    Trap: it would get the parent's instance of DuckDB, whose threads did not come along, and whose temp folder the parent
+    uses: two that spill into one folder crash.
+    """
+    if path in _inherited and is_open_here(path):
+        raise DatabaseBusy(
+            "This process was forked from one that has the snapshot open in DuckDB.",
+            remedy="Start processes by spawn, or call `read` in them before the parent does.",
+        )
+
+
+def _note_fork() -> None:
+    _inherited.update(_opened)
+    _opened.clear()
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def _none_yet(paths: DatabasePaths, version: int, at_least: int | None) -> SnapshotNotFound | VersionNotReached:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pondkeeper.errors import DatabaseBusy
@@ -71,13 +72,17 @@ def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float, te
         time.sleep(POLL_S)
 
 
+_taken_away: set[Path] = set()
+"""Files that the parent had open when this process was forked: DuckDB's instance of them is still here."""
+
+
 def refuse_if_open_here(paths: DatabasePaths) -> None:
     """Raise DatabaseBusy when this process itself has the database open.
 
     Trap: a second connect shares DuckDB's instance. In a forked child that is the parent's, as it was at the fork and
     without its lock: what the parent has committed since would be overwritten.
     """
-    if is_open_here(paths.file):
+    if paths.file in _taken_away or is_open_here(paths.file):
         raise DatabaseBusy(
             "This process has the database open already, or was forked from one that had.",
             remedy="Close that connection first; start processes by spawn, not by fork, while one is open.",
@@ -86,18 +91,33 @@ def refuse_if_open_here(paths: DatabasePaths) -> None:
 
 def is_open_here(file: Path) -> bool:
     """Whether this process has a descriptor of the file, its own or inherited. Opens nothing (the lock trap)."""
-    try:
-        wanted = file.stat()
-    except FileNotFoundError:
-        return False
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found = os.stat(f"/proc/self/fd/{number}")
-        except OSError:  # it was the descriptor of this very listing, or another thread has closed it
-            continue
-        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return True
-    return False
+    return bool(_descriptors_of(file))
+
+
+def _descriptors_of(*files: Path) -> list[int]:
+    wanted = set()
+    for file in files:
+        with suppress(FileNotFoundError):
+            wanted.add((file.stat().st_dev, file.stat().st_ino))
+    found = []
+    for number in os.listdir("/proc/self/fd") if wanted else ():
+        with suppress(OSError):  # it was the descriptor of this very listing, or another thread has closed it
+            status = os.stat(f"/proc/self/fd/{number}")
+            if (status.st_dev, status.st_ino) in wanted:
+                found.append(int(number))
+    return found
+
+
+def take_away(*files: Path) -> None:
+    """In a forked child: what it inherited of these files leads nowhere from now on, so that using it is an error.
+
+    Why not closed: DuckDB would use the number for whatever is opened next.
+    """
+    _taken_away.update(files)
+    nowhere = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    for descriptor in _descriptors_of(*files):
+        os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
 
 
 def strangers_of(paths: DatabasePaths) -> list[LockHolder]:

@@ -15,7 +15,7 @@ from pondkeeper.files.locks import program_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.local.known import database_of
 from pondkeeper.local.publishing import publish
-from pondkeeper.local.turn import Tell, is_open_here, refuse_if_open_here, take_turn
+from pondkeeper.local.turn import Tell, is_open_here, refuse_if_open_here, take_away, take_turn
 from pondkeeper.writer.lease import Lease
 
 if TYPE_CHECKING:
@@ -142,8 +142,12 @@ class WriteTurn:
 
 
 def _forget_turns() -> None:
-    """In a forked child: the turns are its parent's. Why closed: an inherited descriptor would keep the lease."""
-    for _, lease in _turns.values():
+    """In a forked child: the turns are its parent's. Why closed: an inherited descriptor would keep the lease.
+
+    The connection is the parent's too: what it wrote here, without DuckDB's lock, would undo the parent's commits.
+    """
+    for file, (_, lease) in _turns.items():
+        take_away(file, file.with_name(file.name + ".wal"))
         lease.disown()
     _turns.clear()
 

@@ -42,6 +42,12 @@ async def accept(
     return accepted_answer(database, ticket)
 
 
+def longest_s(context: Context, database: Database, scope: Scope) -> float:
+    """The most that an ingest of this key may take: the server's time, or its own where that is shorter."""
+    allowed = context.limits.own_timeout_s(caller_of(scope), database.name)
+    return tightest(allowed, context.settings.ingest.timeout_s)
+
+
 def accepted_answer(database: Database, ticket: str) -> Answer:
     """202 with a ticket, and where it is to be seen."""
     answer = Answer({"outcome": "accepted", "ticket": ticket}, status=202)
@@ -54,7 +60,7 @@ async def _accepted(
     context: Context, database: Database, options: IngestOptions, key: str | None, scope: Scope, receive: Receive
 ) -> str:
     limits = context.settings.ingest
-    timeout_s = tightest(options.timeout_s, limits.timeout_s)
+    timeout_s = tightest(options.timeout_s, longest_s(context, database, scope))
     if (exchange := exchange_of(scope)) is not None:
         exchange.max_body_bytes = limits.max_body_bytes
     path = body_path(database.paths)

@@ -14,7 +14,7 @@ from pondkeeper.access.authorize import Action
 from pondkeeper.databases.ingesting import body_path
 from pondkeeper.databases.requests import IngestOutcome, IngestRequest
 from pondkeeper.errors import PondkeeperError, RejectsNotFound, WriteTimedOut
-from pondkeeper.server.accepting import accept
+from pondkeeper.server.accepting import accept, longest_s
 from pondkeeper.server.answers import Answer, Direct
 from pondkeeper.server.bodies import check_content_encoding, tightest
 from pondkeeper.server.context import Context
@@ -58,7 +58,7 @@ class IngestHandler:
         self, database: Database, options: IngestOptions, key: str | None, scope: Scope, receive: Receive
     ) -> Answer:
         loop = asyncio.get_running_loop()
-        timeout_s = tightest(options.timeout_s, self._limits.timeout_s)
+        timeout_s = tightest(options.timeout_s, longest_s(self._context, database, scope))
         deadline = loop.time() + timeout_s
         received = await self._received(database, scope, receive, timeout_s, wants_digest=key is not None)
         assert received.path is not None
