@@ -20,11 +20,14 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """An empty store."""
     if request.param == "folder":
-        return LocalStore(tmp_path / "archive")
+        yield LocalStore(tmp_path / "archive")
+        return
     found: Bucket = request.getfixturevalue("bucket")
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
-    return S3Store(f"{found.target}/{tmp_path.name}", retry_s=2)
+    opened = S3Store(f"{found.target}/{tmp_path.name}", retry_s=2)
+    yield opened
+    opened.close()

@@ -18,6 +18,7 @@ from pondkeeper.archive.store.protocol import Store, Stored
 from pondkeeper.archive.store.s3 import S3Store
 from pondkeeper.errors import ArchiveBusy, ArchiveDamaged, ArchiveUnavailable, DiskFull, InvalidRequest, ObjectMissing
 from tests.archive.tampering import tampering
+from tests.support.keeper import wait_until
 from tests.support.s3 import Bucket, free_port
 
 
@@ -89,6 +90,7 @@ def test_writers_exclude_removers_and_not_each_other(store: Store) -> None:
             pytest.fail("two removed at once")
     with store.writing(timeout_s=5):
         pass
+    store.close()
 
 
 def test_a_folder_forgets_what_was_not_flushed(tmp_path: Path) -> None:
@@ -176,6 +178,52 @@ def test_a_holder_that_slept_for_too_long_learns_it(
         monkeypatch.setattr(claims, "_LOST_S", -1.0)
         with pytest.raises(ArchiveBusy):
             claim.check()
+    with store.writing() as another:
+        assert another is not claim
+    store.close()
+    assert list(store.names("claims/")) == []
+
+
+def test_a_writer_keeps_its_claim_until_a_remover_waits(
+    in_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One claim for many versions; a remover in another process gets its turn all the same, and the writer its next."""
+    writer, remover = (S3Store(f"{in_bucket}/{tmp_path.name}") for _ in range(2))
+    with writer.writing() as first:
+        pass
+    with writer.writing() as second:
+        assert second is first
+    with pytest.raises(ArchiveBusy), remover.removing(timeout_s=0):
+        pytest.fail("removed beside a claim")
+    with writer.writing() as third:
+        assert third is first
+    monkeypatch.setattr(claims, "_LINGER_S", 0.1)
+    removed, written = threading.Event(), threading.Event()
+
+    def remove() -> None:
+        with remover.removing(timeout_s=60):
+            assert not written.is_set()
+            removed.set()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    while not removed.is_set():
+        with writer.writing(timeout_s=60):
+            pass
+    written.set()
+    thread.join()
+    with writer.writing(timeout_s=60):
+        pass
+    writer.close()
+    assert list(writer.names("claims/")) == []
+
+
+def test_an_idle_writer_lets_go_of_its_claim(in_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_LINGER_S", 0.05)
+    store = S3Store(f"{in_bucket}/{tmp_path.name}")
+    with store.writing():
+        assert len(list(store.names("claims/"))) == 1
+    wait_until(lambda: not list(store.names("claims/")), timeout_s=60)
 
 
 def test_a_held_claim_is_renewed(in_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,6 +239,7 @@ def test_a_held_claim_is_renewed(in_bucket: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(store, "put", watched)
     with store.writing():
         assert renewed.wait(60)
+    store.close()
 
 
 def test_a_bucket_that_cannot_be_reached_is_told(in_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

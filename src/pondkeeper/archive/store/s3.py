@@ -128,7 +128,8 @@ class S3Store:
         return {entry["path"].removeprefix(self._prefix): entry["last_modified"].timestamp() for entry in entries}
 
     def close(self) -> None:
-        """The connections end with the object."""
+        """Let go of our claim; the connections end with the object."""
+        self._claims.close()
 
     def _whole_prefix(self, prefix: str) -> str | None:
         return (self._prefix + prefix).rstrip("/") or None
