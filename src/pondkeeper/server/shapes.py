@@ -292,16 +292,6 @@ class SnapshotList(Struct):
     snapshots: list[SnapshotEntry]
 
 
-class KeyEntry(Struct):
-    """A key without its secret."""
-
-    id: str
-    name: str
-    role: str
-    databases: list[str]
-    tables: Annotated[list[str] | None, Meta(description="What it may read; null for everything.")]
-    limits: dict[str, float]
-    state: Annotated[str, Meta(description="live, expired or revoked")]
 class RestoreAnswer(Struct):
     """A database that is what it was."""
 
@@ -312,6 +302,16 @@ class RestoreAnswer(Struct):
     ]
 
 
+class KeyEntry(Struct):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    role: str
+    databases: list[str]
+    tables: Annotated[list[str] | None, Meta(description="What it may read; null for everything.")]
+    limits: dict[str, float]
+    state: Annotated[str, Meta(description="live, expired or revoked")]
     created_at: str
     expires_at: str | None
     last_used_at: str | None
