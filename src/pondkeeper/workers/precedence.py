@@ -33,15 +33,17 @@ def can_be_taken_back() -> bool:
 
 def give_way(pid: int) -> None:
     """Let every process that does not give way go before all threads of this one."""
-    _renice(pid, min(_LOWEST, os.getpriority(os.PRIO_PROCESS, 0) + STEPS))
+    _renice(pid, STEPS)
 
 
 def go_first(pid: int) -> bool:
     """Take that back; whether the kernel let us."""
-    return _renice(pid, os.getpriority(os.PRIO_PROCESS, 0))
+    return _renice(pid, 0)
 
 
-def _renice(pid: int, nice: int) -> bool:
+def _renice(pid: int, steps: int) -> bool:
+    """So many steps behind ourselves."""
+    nice = min(_LOWEST, os.getpriority(os.PRIO_PROCESS, 0) + steps)
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except FileNotFoundError:
@@ -54,11 +56,13 @@ def _renice(pid: int, nice: int) -> bool:
             continue
         except PermissionError:
             is_done = False
-    return _renice_group(pid, nice) and is_done
+    return _renice_group(pid, steps) and is_done
 
 
-def _renice_group(pid: int, nice: int) -> bool:
+def _renice_group(pid: int, steps: int) -> bool:
     try:
+        # Trap: the nice value of a group is its own: a keeper under `nice -n 5` is in a group of 0, and so are its children.
+        nice = min(_LOWEST, int(Path("/proc/self/autogroup").read_text().split()[-1]) + steps)
         with open(f"/proc/{pid}/autogroup", "w") as file:
             file.write(str(nice))
     except (FileNotFoundError, ProcessLookupError):
