@@ -169,7 +169,7 @@ class Ingests:
         request = ingest.request
 
         def prepare() -> str | None:
-            make_folder(ingest.folder)
+            make_folder(ingest.folder, durable=False)
             os.link(request.body, ingest.folder / "body")
             return request.digest() if request.idempotency_key is not None else None
 

@@ -12,11 +12,17 @@ PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 
 
-def make_folder(path: Path) -> None:
-    """Make a private folder and its parents (0700); an existing one keeps its mode."""
-    if not path.parent.exists():
-        make_folder(path.parent)  # Why: mkdir(parents=True) gives the parents the umask's mode, not ours.
+def make_folder(path: Path, *, durable: bool = True) -> None:
+    """Make a private folder and its parents (0700); an existing one keeps its mode.
+
+    `durable`: with its name, so that what is synced in it can be found after a power cut. Not for what is thrown away.
+    """
+    if path.exists():
+        return
+    make_folder(path.parent, durable=durable)  # Why: mkdir(parents=True) gives the parents the umask's mode, not ours.
     path.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -210,7 +210,7 @@ class Pool:
 
     async def _add_reader(self, database: str, heir: asyncio.Future[Reader] | None = None) -> None:
         temp_directory = self._temp / f"reader-{uuid.uuid4().hex[:12]}"
-        make_folder(temp_directory)
+        make_folder(temp_directory, durable=False)
         spec = ChildSpec(
             name="reader",
             entry=ENTRY,

@@ -26,6 +26,8 @@ def publish_target(target: Target, manifest: Manifest) -> None:
     with disk_errors():
         os.fchmod(target.descriptor, SNAPSHOT_MODE)
         os.fdatasync(target.descriptor)
+        if not target.recycled:
+            sync_folder(target.folder)  # Why: a folder that is there after a power cut must have the file in it.
         (target.folder / MANIFEST_NAME).write_bytes(manifest.encode())
         target.folder.rename(version_folder(target.folder.parent, manifest.version))
         target.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pondkeeper.engine.fileformat import block_offset
 from pondkeeper.errors import DiskFull
+from pondkeeper.files.durable import sync_folder
 from pondkeeper.snapshots.contents import Contents
 from pondkeeper.snapshots.folders import version_folder, visible_versions
 from pondkeeper.snapshots.source import Observation
@@ -108,6 +109,8 @@ class Shelf:
         """The oldest that will do; never the newest: that is the one readers open."""
         for version in self.versions[:-1]:
             if _cost(self._contents[version], count) < cost and (target := self._recycle(version)):
+                # Why before a byte of it is changed: after a power cut it might be that version again.
+                sync_folder(self.snapshots)
                 del self._contents[version]
                 return target
         return None
