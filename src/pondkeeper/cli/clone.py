@@ -17,7 +17,7 @@ from pondkeeper.files.paths import SUFFIX
 @new_command(
     "clone",
     "Copy a database into a new file, as it is or was.",
-    example("a copy for development: yours to change", "pondkeeper clone warehouse /tmp/dev.duckdb"),
+    example("a copy for development: yours to change", "pondkeeper clone warehouse dev.duckdb"),
     example("as it was before the load went wrong", 'pondkeeper clone warehouse before.duckdb --at "2026-11-20 14:03:07"'),
     example("one version", "pondkeeper clone warehouse v42.duckdb --version 42"),
 )

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from pondkeeper import __version__
 from pondkeeper.server import shapes
-from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, PruneBody, QueryBody, VerifyBody
+from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, PruneBody, QueryBody, RestoreBody, VerifyBody
 from pondkeeper.server.fetching import BlocksBody, PagesBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody)
+_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody, RestoreBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -42,6 +42,7 @@ _ANSWERS: Final = (
     shapes.BackupList,
     shapes.BackupTaken,
     shapes.BackupVerified,
+    shapes.RestoreAnswer,
     shapes.BackupsPruned,
     shapes.KeyList,
     shapes.KeyMade,
