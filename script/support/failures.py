@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOST_TESTS = 25
-MOST_LINES = 7
+MOST_LINES, FEW_LINES = 7, 2
+FEW_TESTS = 6  # of more than these only the first lines are shown: some ten thousand characters are kept
 MOST_CHARACTERS = 240
 TAIL_LINES = 25
-_PLACE = re.compile(r"^\S+\.py:\d+: ", re.MULTILINE)
+_PLACE = re.compile(r"^\S+\.py:\d+:( |$)")
 
 
 def failures(report: Path) -> Iterator[tuple[str, list[str]]]:
@@ -30,7 +31,7 @@ def failures(report: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def told(text: str) -> list[str]:
-    """The lines of a traceback that say why (pytest marks them with an E), and the places that it went through."""
+    """The lines of a traceback that say why (pytest marks them with an E), and at the end where it began and ended."""
     lines = [line.rstrip() for line in text.splitlines()]
     why = [line for line in lines if line.startswith("E ") and line[1:].strip()] or [line for line in lines if line][-2:]
     places = [line for line in lines if _PLACE.match(line) and not line.startswith("/")]
@@ -46,7 +47,8 @@ def of_run(folder: Path, name: str) -> list[str]:
     report, lines = folder / f"{name}.xml", [f"--- {name}: exit code {code}"]
     found = list(failures(report)) if report.exists() and report.stat().st_size else []
     for test, why in found[:MOST_TESTS]:
-        lines += [f"FAILED {test}", *(f"    {line}" for line in why)]
+        shown = why if len(found) <= FEW_TESTS else [*why[:FEW_LINES], why[-1]]
+        lines += [f"FAILED {test}", *(f"    {line}" for line in shown)]
     if len(found) > MOST_TESTS:
         lines.append(f"… and {len(found) - MOST_TESTS} more")
     if not found:  # it broke off, or is no test run
