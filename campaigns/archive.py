@@ -14,10 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-from campaigns import flips, points, restores
+from campaigns import archivers, flips, points, restores
 from campaigns.running import Options, Part, play
 
 PARTS: dict[str, Part] = {
+    "archivers": archivers.play,
     "flips": flips.play,
     "points": points.play,
     "restores": restores.play,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -150,29 +147,6 @@ def test_the_metrics_say_how_far_it_is(archiving: KeeperProcess) -> None:
     assert float(lines['pondkeeper_archive_version{database="w"}']) >= version
     assert float(lines['pondkeeper_archive_versions_total{database="w"}']) > 0
     assert lines['pondkeeper_archive_behind{database="w"}'] == "0.0"
-
-
-@pytest.mark.fault
-def test_a_killed_archiver_leaves_the_archive_whole(archiving: KeeperProcess, tmp_path: Path) -> None:
-    """Killed again and again while it works: it is made anew, and every version that can be seen can be restored."""
-    client, seed = archiving.client(), random.randrange(10**6)
-    chance, kills = random.Random(seed), 0
-    first = last = wait_for_version(archiving, 1)["version"]
-    for round_number in range(5):
-        last = client.execute("UPDATE big SET h = h + 1 WHERE i % 7 = ?", [round_number]).version
-        [pid] = wait_until(lambda: archiving.children("archiver"), timeout_s=PATIENCE_S, what="an archiver")
-        time.sleep(chance.random() * 0.15)
-        os.kill(pid, signal.SIGKILL)
-        kills += 1
-        wait_for_version(archiving, last)
-    assert kills == 5, "the control: there was somebody to be killed"
-    with open_archive(str(archive_of(archiving))) as archive:
-        found = [each for each in versions(archive.store, "w") if each.version >= first]
-        assert len(found) > 5
-        for each in found:
-            [(rows, total)] = asked(restored(archive, each.version, tmp_path), "SELECT count(*), count(h) FROM big")
-            assert rows == total == 400_000, f"seed {seed}"
-    assert client.backups.verify()["version"] >= last
 
 
 @pytest.mark.fault
