@@ -23,7 +23,7 @@ import msgspec
 from pondkeeper import __version__
 from pondkeeper.archive.history import newest, read_manifest
 from pondkeeper.archive.keys import ArchiveKey
-from pondkeeper.archive.manifest import Manifest
+from pondkeeper.archive.manifest import ArchivedVersion, Manifest
 from pondkeeper.archive.names import block_name, page_name
 from pondkeeper.archive.opening import Archive, identify, open_store
 from pondkeeper.archive.sealing import Sealer
@@ -34,6 +34,7 @@ from pondkeeper.errors import (
     PondkeeperError,
     PrimaryUnreachable,
     RequestRefused,
+    VersionNotArchived,
 )
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -296,6 +297,7 @@ class ArchiveOrigin:
     def __init__(self, archive: Archive, database: str) -> None:
         self._archive = archive
         self._database = database
+        self._newest: ArchivedVersion | None = None
         self._threads = ThreadPoolExecutor(ARCHIVE_THREADS)
 
     @property
@@ -306,14 +308,15 @@ class ArchiveOrigin:
         deadline = time.monotonic() + wait_s
         while True:
             began_at = time.monotonic()
-            found = newest(self._archive.store, self._database)
+            found = self._newest = newest(self._archive.store, self._database, self._newest)
             if found is not None and found.version != after:
                 try:
                     manifest = read_manifest(self._archive.store, self._archive.sealer, found)
-                except ObjectMissing:  # Why: it was pruned between the two; then there is a newer one.
+                except VersionNotArchived:  # Why: it was pruned between the two; then there is a newer one.
+                    self._newest = None
                     continue
                 return Offered(manifest, began_at)
-            # Why at least as long as ten listings take: an archive of a day of seconds has 86,400 names.
+            # Why at least as long as ten listings take: a folder of a day of seconds has 86,400 names.
             pause_s = max(ARCHIVE_POLL_S, 10 * (time.monotonic() - began_at))
             if time.monotonic() + pause_s > deadline:
                 time.sleep(max(0.0, deadline - time.monotonic()))
