@@ -111,6 +111,11 @@ class DatabasePaths:
         return self.turn / "keeper.json"
 
     @property
+    def replica_json(self) -> Path:
+        """Whose replica the database is; it counts while there is no file."""
+        return self.turn / "replica.json"
+
+    @property
     def lease_lock(self) -> Path:
         return self.turn / "lease.lock"
 

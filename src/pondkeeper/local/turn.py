@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from pondkeeper.errors import DatabaseBusy
+from pondkeeper.errors import DatabaseBusy, DatabaseIsReplica
 from pondkeeper.files.locks import LockHolder, holders_of
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.writer.lease import KEEPER, Holder, Lease
@@ -22,8 +23,10 @@ Tell = Callable[[str], None]
 def take_turn(lease: Lease, paths: DatabasePaths, wait_s: float, tell: Tell = lambda text: None) -> None:
     """Take the lease, then wait until no program that did not ask has the file open either.
 
-    `tell` is told who is waited for, at once and whenever that changes. Raises DatabaseBusy, which names him.
+    `tell` is told who is waited for, at once and whenever that changes. Raises DatabaseBusy, which names him, or
+    DatabaseIsReplica.
     """
+    refuse_replica(paths)
     deadline = time.monotonic() + wait_s
     lease.acquire(wait_s, on_wait=_Teller(tell).tell)
     try:
@@ -32,6 +35,17 @@ def take_turn(lease: Lease, paths: DatabasePaths, wait_s: float, tell: Tell = la
     except BaseException:  # Why: also when interrupted, nobody may wait for a lease that is not used.
         lease.release()
         raise
+
+
+def refuse_replica(paths: DatabasePaths) -> None:
+    """Raises DatabaseIsReplica where a keeper follows another one: a file that a program made would be in the way."""
+    if paths.file.exists():
+        return
+    try:
+        primary = str(json.loads(paths.replica_json.read_bytes())["of"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    raise DatabaseIsReplica(f"Database {paths.name!r} is a replica of {primary}; it is written there.", primary=primary)
 
 
 class _Teller:

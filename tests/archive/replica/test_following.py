@@ -98,7 +98,10 @@ def test_writes_are_refused_with_the_name_of_the_primary(pair: Pair) -> None:
         with pytest.raises(DatabaseIsReplica) as refused:
             attempt()
         assert refused.value.details["primary"] == pair.primary.url
-    assert pondkeeper("execute", "INSERT INTO t VALUES (1, 'no')", "--home", str(pair.replica.home.root)).returncode == 2
+    home = str(pair.replica.home.root)
+    for words in (["execute", "INSERT INTO t VALUES (1, 'no')", "--home", home], ["run", "--home", home, "--", "true"]):
+        done = pondkeeper(*words)
+        assert (done.returncode, "database_is_replica" in done.stderr) == (2, True), done.stderr
     assert not pair.replica.paths().file.exists()
     assert client.queue("w")["line"] == []
 

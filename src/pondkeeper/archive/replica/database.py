@@ -23,7 +23,7 @@ from pondkeeper.errors import (
     ReplicaDiverged,
     VersionNotReached,
 )
-from pondkeeper.files.durable import make_folder
+from pondkeeper.files.durable import make_folder, write_atomic
 
 if TYPE_CHECKING:
     from pondkeeper.readers.answer import AnswerStream
@@ -66,10 +66,15 @@ class Replica(Database):
 
     async def start(self) -> None:
         """Follow. What an earlier keeper has left is served as soon as it is proved to be whole."""
-        for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
-            await asyncio.to_thread(make_folder, folder)
+        await asyncio.to_thread(self._prepare)
         self._is_begun = True
         self._following.start()
+
+    def _prepare(self) -> None:
+        for folder in (self.paths.turn, self.paths.snapshots, self.paths.published_by_name.parent):
+            make_folder(folder)
+        # Why: a program on this machine that asks for its turn is told that there is nothing to write.
+        write_atomic(self.paths.replica_json, msgspec.json.encode({"of": self.source.address}))
 
     async def stop(self, grace_s: float) -> None:  # noqa: ARG002  Why: nothing is under way that could be lost
         """Follow no more."""
