@@ -16,6 +16,7 @@ from pondkeeper.settings import ArchiveSettings
 
 BUCKET = "s3://"
 _FOR_BUCKETS = ("AWS_", "SSL_CERT_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 _READ_BY_NETWORK = (
     *("/etc/resolv.conf", "/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/gai.conf", "/etc/services"),
     *("/run/systemd/resolve", "/run/resolvconf", "/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/usr/share/ca-certificates"),
@@ -40,7 +41,9 @@ class Place:
 
     def readable(self) -> tuple[str, ...]:
         """What beside the snapshots must be read by whoever opens the archive."""
-        return (*((self.key_file,) if self.key_file else ()), *(_READ_BY_NETWORK if self.is_bucket else ()))
+        # Why their folders: whoever renews such a token puts a new file in the place of the old one.
+        tokens = [str(Path(self.environment[name]).parent) for name in _TOKEN_FILES if self.environment.get(name)]
+        return (*((self.key_file,) if self.key_file else ()), *(_READ_BY_NETWORK if self.is_bucket else ()), *tokens)
 
     def writable(self) -> tuple[str, ...]:
         return () if self.is_bucket else (self.target,)
