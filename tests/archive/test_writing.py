@@ -11,7 +11,7 @@ import duckdb
 import pytest
 
 from pondkeeper.archive.history import Archived, newest, read_archived, version_numbered, versions
-from pondkeeper.archive.names import BLOCKS, PAGES
+from pondkeeper.archive.names import BLOCKS, PAGES, block_name
 from pondkeeper.archive.opening import Archive
 from pondkeeper.archive.pruning import remove_versions
 from pondkeeper.archive.reading import assemble
@@ -234,3 +234,38 @@ def changed_blocks(one: Archived, other: Archived, block_bytes: int) -> list[int
 
 def test_a_page_is_as_large_as_the_docs_say() -> None:
     assert PAGE_BLOCKS * BLOCK_BYTES == 64 * 1024 * 1024
+
+
+def test_everything_is_flushed_before_the_manifest_has_a_name(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contents before names, names before the manifest, also of a block that another writer had put and not flushed yet."""
+    events: list[tuple[str, str]] = []
+    fsync, replace_file = os.fsync, Path.replace
+
+    def flushed(descriptor: int) -> None:
+        events.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        fsync(descriptor)
+
+    def named(path: Path, target: Path) -> Path:
+        events.append(("fsync of it before", str(path)) if ("fsync", str(path)) in events else ("unflushed", str(path)))
+        events.append(("name", str(target)))
+        return replace_file(path, target)
+
+    file = plainfiles.write(tmp_path / "sales.duckdb", "abc")
+    write_version(archive, file, about(1, "others"))
+    there = archive.sealer.digest(b"b" * BLOCK_BYTES)
+    plainfiles.write(file, "xby", iteration=2)
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(Path, "replace", named)
+    manifest = write_version(archive, file, about(1)).archived.manifest
+    root = Path(archive.store.address)
+    names = [name for kind, name in events if kind == "name"]
+    assert [kind for kind, _ in events if kind == "unflushed"] == []
+    assert names[-1] == str(root / manifest.name)
+    assert len(names) == len(set(names)) == 5, "headers, two blocks, a page, the manifest"
+    last = events.index(("name", names[-1]))
+    for name in names[:-1]:
+        assert ("fsync", str(Path(name).parent)) in events[events.index(("name", name)) : last]
+    assert ("fsync", str((root / block_name(there)).parent)) in events[:last]
+    assert ("fsync", str(Path(names[-1]).parent)) in events[last:]
