@@ -10,9 +10,11 @@ from typing import Any, Protocol
 
 from campaigns.scene import Scene
 from campaigns.striker import Striker, writer_of
+from campaigns.supervised import SupervisedProgram
 from tests.support.keeper import wait_until
 
 HOLDER_WRITES = 200
+SUPERVISED_WRITES = 30
 THERE_WITHIN_S = 60.0
 
 
@@ -89,6 +91,25 @@ class Holder:
         return {**said, "held_commits": len(scene.holders.told.committed) - before}
 
 
+class Supervisor:
+    """`pondkeeper run` itself. Its program goes on, and has the lease until its own end: the kernel sees to it."""
+
+    name = "supervisor"
+    moments = ("random", "ticket", "lease", "commit", "checkpoint")
+    weight = 4
+
+    def strike(self, scene: Scene, striker: Striker, moment: str, delay_s: float) -> dict[str, Any]:
+        assert scene.holders is not None
+        told = scene.holders.told
+        before = len(told.committed)
+        program = SupervisedProgram(scene.keeper.target, scene.keeper.home.root, told, SUPERVISED_WRITES)
+        if moment not in ("ticket", "lease"):
+            program.wait_begun()
+        said = striker.strike(moment, program.pid, delay_s, **_places(scene))
+        scene.wrong += program.finish()
+        return {**said, "held_commits": len(told.committed) - before}
+
+
 class Relay:
     """The writer, while a program waits for the lease: it opens what the dead one left, writes, and is killed in turn.
 
@@ -151,7 +172,10 @@ class Stager:
         return striker.strike(moment, pid, delay_s, **_places(scene))
 
 
-VICTIMS: dict[str, Victim] = {victim.name: victim for victim in (Writer(), Keeper(), Holder(), Relay(), Copier(), SpoolingClient(), Stager())}
+_ALL: tuple[Victim, ...] = (
+    Writer(), Keeper(), Holder(), Supervisor(), Relay(), Copier(), SpoolingClient(), Stager(),
+)  # fmt: skip
+VICTIMS: dict[str, Victim] = {victim.name: victim for victim in _ALL}
 
 
 def draw(chance: random.Random) -> tuple[str, str]:
