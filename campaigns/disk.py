@@ -48,8 +48,8 @@ class _Full:
         violations: list[str] = []
         made = 0
         with self._scene.connect(0.0) as client:
-            made = client.execute("CREATE TABLE filler (s VARCHAR)")
-            client.query("SELECT count(*) FROM entries", at_least=made.version)  # Why: on a full disk no version comes.
+            version = client.execute("CREATE TABLE filler (s VARCHAR)").version
+            client.query("SELECT count(*) FROM entries", at_least=version)  # Why: on a full disk no version comes.
             for number in range(1, rounds + 1):
                 if violations or not self._stage.has_time:
                     break
