@@ -122,10 +122,19 @@ def _print(found: dict[str, Any]) -> None:
     for database in found["databases"]:
         if spooled := _spooled(database.get("spool") or {}):
             click.echo(f"\n{database['name']}: {spooled}")
+        if replica := database.get("replica"):
+            click.echo(f"\n{database['name']}: {_followed(replica)}")
         if archived := _archived(database.get("archive") or {}):
             click.echo(f"\n{database['name']}: {archived}")
         if problem := database.get("problem"):
             click.echo(f"\n{database['name']}: {problem['message']} [{problem['code']}]\n  {problem['remedy']}")
+
+
+def _followed(replica: dict[str, Any]) -> str:
+    """Whose replica it is, and how far behind."""
+    lag_s = replica["lag_s"]
+    behind = "not reached yet" if lag_s is None else f"at most {show_seconds(lag_s)} behind"
+    return f"a replica of {replica['of']}, {replica['state']}, {behind}"
 
 
 def _spooled(spool: dict[str, Any]) -> str:

@@ -105,6 +105,9 @@ class DatabaseState(Struct):
     spool: Annotated[dict[str, Any], Meta(description="What was accepted and is not applied yet, in numbers.")]
     repair: Annotated[dict[str, Any] | None, Meta(description="How its file was made whole the last time that it was torn.")]
     counters: Annotated[dict[str, Any], Meta(description="What was done since the keeper started.")]
+    replica: Annotated[
+        dict[str, Any] | UnsetType, Meta(description="Of a replica: whose (`of`), how it fares (`state`), how far behind (`lag_s`).")
+    ] = UNSET
 
 
 class DatabaseList(Struct):

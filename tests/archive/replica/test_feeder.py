@@ -17,7 +17,7 @@ from pondkeeper.snapshots.cancelling import Cancelling
 from pondkeeper.snapshots.copier import Copier
 
 STEPS = (
-    "INSERT INTO t SELECT range, random(), repeat('x', 50) FROM range(200000)",
+    "INSERT INTO t SELECT range, random(), repeat('x', 50) FROM range(60000)",
     "DELETE FROM t WHERE x % 3 = 0",
     "UPDATE t SET y = 1 WHERE x < 1000",
     "CREATE OR REPLACE TABLE u AS SELECT * FROM t WHERE y > 0.5",
@@ -66,7 +66,7 @@ def test_told_or_not_the_tree_is_the_same(made: Made) -> None:
     following = Feeder()
     sealer = Sealer()
     hashed = []
-    for number in range(12):
+    for number in range(8):
         look = made.step(STEPS[number] if number < len(STEPS) else rng.choice(STEPS))
         described, digests = following.look(look)
         all_anew, all_digests = Feeder().look(Look(look.version, look.path, []))

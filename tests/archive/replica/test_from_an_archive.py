@@ -57,7 +57,7 @@ def test_versions_come_from_the_archive(tmp_path: Path, paths: DatabasePaths, is
     with open_archive(str(place), Path(key) if key else None) as archive, open_to_read(str(place), key) as seen:
         origin = ArchiveOrigin(seen, "w")
         assert origin.offer(0, "", 0).manifest is None
-        archived(archive, file, 1, "CREATE TABLE t AS SELECT range AS x FROM range(300000)")
+        archived(archive, file, 1, "CREATE TABLE t AS SELECT range AS x, hash(range) AS y FROM range(60000)")
         rows = archived(archive, file, 2, "DELETE FROM t WHERE x % 3 = 0")
         manifest = origin.offer(0, "", 0).manifest
         assert manifest is not None
@@ -65,7 +65,7 @@ def test_versions_come_from_the_archive(tmp_path: Path, paths: DatabasePaths, is
         assembler.bring(manifest, origin)
         assert rows_of(paths, 2) == rows
         assert origin.offer(2, "first", 0).manifest is None
-        archived(archive, file, 3, "INSERT INTO t SELECT range FROM range(100)")
+        archived(archive, file, 3, "INSERT INTO t SELECT range, range FROM range(100)")
         newest = origin.offer(2, "first", 0).manifest
         assert newest is not None
         _damage(place / "blocks")
