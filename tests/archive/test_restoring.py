@@ -11,12 +11,19 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pondkeeper.archive.copies import Past, fetch
 from pondkeeper.archive.lineage import lineage_of
-from pondkeeper.errors import Forbidden, InvalidRequest, PondkeeperError, VersionNotArchived
+from pondkeeper.archive.opening import open_archive
+from pondkeeper.archive.place import place_of
+from pondkeeper.archive.writing import About, write_version
+from pondkeeper.errors import ArchiveKeyInvalid, Forbidden, InvalidRequest, PondkeeperError, VersionNotArchived
 from pondkeeper.files import swapping
-from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.settings import ArchiveSettings
+from pondkeeper.snapshots.holding import Wanted
 from pondkeeper.writer.lease import current_holder
 from tests.support.keeper import KeeperProcess, wait_until
+from tests.support.s3 import Bucket
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +160,48 @@ def test_it_is_in_the_audit(kept: KeeperProcess) -> None:
     assert f"RESTORE VERSION {version}" in done.stdout
 
 
+def test_the_writer_ends_a_swap_within_its_fence(kept: KeeperProcess) -> None:
+    """A swap that failed half way, in a keeper that lives: whoever takes the lease next ends it, and that is the writer."""
+    client = kept.local_client()
+    version = archived(kept, 13)
+    archived(kept, 14)
+    client.restore(version=version)
+    with _plain(kept.database.file):  # the writer has given the file back
+        pass
+    _begin_and_die(kept.database)
+    answer = client.execute("INSERT INTO t VALUES (15)")
+    assert values(kept, answer.version) == [14, 15]
+    assert not swapping.is_under_way(kept.database)
+
+
+def test_out_of_an_encrypted_bucket(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its fenced process: the network, the credentials and the key reach it; with another key nothing is made."""
+    for name, value in bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    keys = [tmp_path / "key", tmp_path / "another"]
+    for number, key in enumerate(keys):
+        key.write_text(f"{number}" * 64)
+        key.chmod(0o600)
+    file = tmp_path / "pond.duckdb"
+    with duckdb.connect(str(file)) as database:
+        database.execute("CREATE TABLE t AS SELECT range AS x FROM range(50000)")
+    target = f"{bucket.target}/restoring"
+    with open_archive(target, keys[0]) as archive:
+        write_version(archive, file, About("pond", 5, datetime.now(UTC), "first"))
+    paths = Home(tmp_path / "home").database(file)
+    past = Past(paths, place_of(ArchiveSettings(to=target, key_file=str(keys[0])), Home(tmp_path / "home")))
+    (tmp_path / "then").mkdir()
+    made = fetch(past, Wanted(version=5), tmp_path / "then" / "pond.duckdb")
+    assert (made["version"], made["source"]) == (5, "archive")
+    assert (tmp_path / "then" / "pond.duckdb").read_bytes() == file.read_bytes()
+    other = Past(paths, place_of(ArchiveSettings(to=target, key_file=str(keys[1])), Home(tmp_path / "home")))
+    with pytest.raises(ArchiveKeyInvalid):
+        fetch(other, Wanted(version=5), tmp_path / "then" / "other.duckdb")
+    assert not (tmp_path / "then" / "other.duckdb").exists()
+
+
 @pytest.mark.fault
+@pytest.mark.timeout(300)  # three starts of a keeper
 def test_without_a_keeper_and_after_a_kill(tmp_path: Path) -> None:
     """A stale WAL is never replayed over a restored file; a swap that a dead one has begun is ended by the next start."""
     keeper = KeeperProcess(tmp_path / "pond.duckdb", "--readers", "1")

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pondkeeper.archive.names import IDENTITY
 from pondkeeper.archive.place import Place, place_without_keeper
 from pondkeeper.files.durable import sync_folder
 from pondkeeper.files.paths import DatabasePaths, Home
@@ -40,7 +41,7 @@ class Past:
     @classmethod
     def at(cls, paths: DatabasePaths, place: Place) -> Past:
         """With the archive at that place, if there is one."""
-        return cls(paths, place if place.is_bucket or Path(place.target).is_dir() else None)
+        return cls(paths, place if place.is_bucket or (Path(place.target) / IDENTITY).is_file() else None)
 
 
 def fetch(past: Past, wanted: Wanted, file: Path, tell: Tell = lambda text: None) -> dict[str, Any]:
@@ -58,8 +59,7 @@ def fetch(past: Past, wanted: Wanted, file: Path, tell: Tell = lambda text: None
     }
     read, write = [str(past.paths.snapshots), "/proc/locks"], [str(file.parent)]
     if archive is not None:
-        read += archive.readable()
-        write += archive.writable()  # Why not read-only: who opens an archive signs a new one
+        read += [*archive.readable(), *archive.writable()]  # Why only read: a restore leaves no trace in the archive
     within = Fence(tuple(read), tuple(write), may_touch=True, may_connect=archive is not None and archive.is_bucket)
     environment = archive.environment if archive is not None else {}
     return alone.ask(RESTORER, question, within, tell=tell, environment=environment)

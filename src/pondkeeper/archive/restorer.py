@@ -42,7 +42,7 @@ def answer(question: dict[str, Any], tell: Tell) -> dict[str, Any]:
     if target is None or (snapshot is not None and wanted.is_decided_by(snapshot.version)):
         return _from_snapshot(_there(snapshot, question["database"]), file, tell)
     key_file = Path(question["key_file"]) if question["key_file"] else None
-    with open_archive(target, key_file) as archive:
+    with open_archive(target, key_file, make=False) as archive:
         found = _archived(archive, question["database"], wanted)
         if found is None or (snapshot is not None and snapshot.version >= found.version):
             return _from_snapshot(_there(snapshot, question["database"]), file, tell)
