@@ -1,4 +1,4 @@
-"""Damaged database files: refused with a clear state or answered rightly, never served with wrong rows.
+"""Damaged database files: made whole or refused with a clear state, never served with wrong rows.
 
 Many copies of one good database with a WAL are damaged, each in a way of its own, and served by one keeper: at first without
 any snapshot, then with the last good one. A sound copy among them must be served whatever is wrong with the others.
@@ -159,7 +159,8 @@ class _Ponds:
             wrong.append(f"the last good snapshot was not served: {read}")
         if problem and write == "answered":
             wrong.append(f"a write was taken into a file of which it is known: {problem}")
-        if problem == "database_unreadable" and not _doctor_finds(self._folder / f"{name}.duckdb"):
+        is_found = problem != "database_unreadable" or _doctor_finds(self._folder / f"{name}.duckdb")
+        if not is_found and not client.status(name)["repair"]:  # it may have been made whole meanwhile
             wrong.append("the doctor finds nothing")
         if name == SOUND and (read, write, problem) != ("answered", "answered", None):
             wrong.append(f"the sound database beside them: {read}, {write}, {problem}")
