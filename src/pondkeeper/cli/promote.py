@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "promote",
     "Make a replica a primary.",
     example("the primary is lost: write here from now on", "pondkeeper promote"),
-    example("one of several databases, at another machine's keeper", "pondkeeper promote -d sales --url https://standby:8420"),
+    example("one of several databases, at another machine's keeper", "pondkeeper promote -d sales --url https://standby.example:8420"),
 )
 @click.option("--force", is_flag=True, help="Also while the primary still answers.")
 @database_option
