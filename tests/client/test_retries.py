@@ -14,7 +14,7 @@ import pytest
 
 from pondkeeper.client import Client
 from pondkeeper.client.keys import WriteKeys
-from pondkeeper.errors import KeeperNotRunning, OutcomeUnknown, QueueFull, StatementFailed, WriteTimedOut
+from pondkeeper.errors import DatabaseBusy, KeeperNotRunning, OutcomeUnknown, QueueFull, StatementFailed, WriteTimedOut
 from tests.conftest import StartKeeper
 from tests.support.fake_keeper import Reply, answer, fake_keeper, problem
 from tests.support.keeper import free_port, wait_until
@@ -86,6 +86,20 @@ def test_without_retries_there_is_no_key_and_one_try(options: dict[str, Any], co
             client.execute(INSERT)
 
     assert keys_of(keeper.requests) == [None, None]
+
+
+def test_who_says_how_long_to_wait_is_told_when_that_is_over(connect: Connect) -> None:
+    """A busy database is an answer then; without a `wait_s` it is asked again for a while."""
+    busy = problem("database_busy", 503, retry_after="0.01")
+    with fake_keeper(lambda _: busy) as keeper:
+        with pytest.raises(DatabaseBusy):
+            connect(keeper.url).execute(INSERT, wait_s=0.5)
+    assert len(keeper.requests) == 1
+
+    replies = iter([busy, COMMITTED])
+    with fake_keeper(lambda _: next(replies)) as keeper:
+        connect(keeper.url).execute(INSERT)
+    assert len(keeper.requests) == 2
 
 
 def test_retries_are_counted(connect: Connect) -> None:

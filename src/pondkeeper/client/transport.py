@@ -19,6 +19,7 @@ from pondkeeper import __version__
 from pondkeeper.client.bodies import Body
 from pondkeeper.errors import (
     AnswerIncomplete,
+    DatabaseBusy,
     IdempotencyConflict,
     KeeperNotAnswering,
     KeeperNotRunning,
@@ -232,7 +233,7 @@ class Transport:
                 return response
             wait_s = _retry_after_s(response)
             error = _error_of(response, writes=writes)
-            if wait_s is None or not patience.wait(wait_s):
+            if wait_s is None or _has_waited_enough(body, error) or not patience.wait(wait_s):
                 raise error
 
     def _send(self, method: str, path: str, body: Any, headers: Headers, writes: bool) -> httpx.Response:
@@ -271,6 +272,11 @@ def decoded(content: bytes, *, writes: bool = False) -> Any:
         return msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise (OutcomeUnknown if writes else AnswerIncomplete)(private=str(error)) from error
+
+
+def _has_waited_enough(body: Any, error: PondkeeperError) -> bool:
+    """Whether the turn of a write did not come for as long as its caller wanted to wait: that is the answer, and no hiccup."""
+    return isinstance(error, DatabaseBusy) and isinstance(body, dict) and "wait_s" in body.get("limits", {})
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
