@@ -432,8 +432,9 @@ class OutOfMemory(LimitReached):
 class VersionNotReached(LimitReached):
     """The version asked for by `at_least` was not published within the deadline."""
 
+    # Why 503 as for all that is not to be had now, and without Retry-After: its caller has just waited for his whole deadline.
     code = "version_not_reached"
-    http_status = 504
+    http_status = 503
     default_remedy = "Ask again later; GET /v1/databases/{name} shows the newest version and what holds it up."
 
 

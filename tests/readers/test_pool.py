@@ -98,6 +98,15 @@ async def test_query_whose_time_went_by_before_its_turn_is_told_so(pool: Pool) -
         assert ended.value.code == code
 
 
+async def test_who_gives_a_query_no_time_has_not_waited_for_others(pool: Pool) -> None:
+    """A deadline that is over before the query can be handed over is its own: 408, and no reason to come back later."""
+    now = asyncio.get_running_loop().time()
+    stream = await pool.ask(Question("q", {"sql": "data for ever"}, now, 5e-324, lambda: None), SNAPSHOT)
+    with pytest.raises(PondkeeperError) as ended:
+        await read_to_the_end(stream)
+    assert ended.value.code == "query_timed_out"
+
+
 async def read_to_the_end(stream: AnswerStream) -> None:
     async for _ in stream:
         pass

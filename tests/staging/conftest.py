@@ -17,6 +17,7 @@ from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.intake.loading import Load
 from pondkeeper.engine.intake.matching import Wish
 from pondkeeper.engine.intake.shape import TableShape, table_shape
+from pondkeeper.engine.intake.sources.rows import ANY_COUNT
 from pondkeeper.engine.intake.staging import Job, Staged, stage
 from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION, Connection, ReaderConfig, open_scratch
 from pondkeeper.engine.writing import Judge, Transaction
@@ -87,6 +88,7 @@ class Ground:
             str(self.rejects) if wanted.get("reject") else None,
             wanted.get("limit_bytes", LIMIT_BYTES),
             threads=2,
+            max_rows=wanted.get("max_rows", ANY_COUNT),
             broken=wanted.get("broken", ()),
         )
         cursor = self.scratch.cursor()

@@ -257,6 +257,7 @@ class Ingests:
             "folder": str(ingest.folder),
             "rejects": str(ingest.folder / "rejects") if ingest.rejects else None,
             "limit_bytes": limits.staging_limit_bytes,
+            "max_rows": limits.max_rows,
             "threads": limits.threads,
             "broken": ingest.broken,
         }

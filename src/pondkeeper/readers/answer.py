@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pondkeeper.readers.reader import Reader
 
 LONG_S = 0.03
+SHORTEST_MEANT_S = 0.01  # who gives a query less time than it takes to hand it over has not waited for anybody
 LONG_AND_NEVER_BACK_S = 0.5
 
 
@@ -206,7 +207,7 @@ def long_after_s() -> float:
 def _too_late(timeout_s: float, left_s: float) -> PondkeeperError:
     """The error of a query that is stopped at its deadline: its own doing, unless most of its time went by before its turn."""
     waited_s = timeout_s - left_s
-    if waited_s > timeout_s / 2:
+    if waited_s > timeout_s / 2 and timeout_s >= SHORTEST_MEANT_S:
         message = f"The query waited {waited_s:.3g} s of its {timeout_s:g} s for its turn, and did not finish in the rest."
         return ReadersBusy(message, retry_after_s=RETRY_AFTER_S)
     return QueryTimedOut(f"The query did not finish within {timeout_s:g} s and was stopped.", timeout_s=timeout_s)

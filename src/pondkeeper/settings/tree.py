@@ -246,6 +246,9 @@ class IngestSettings:
     staging_limit_bytes: int = setting(
         64 * GIB, "Disk space that the staged rows of one ingest may take.", unit="bytes", minimum=MIB, maximum=1024 * TIB
     )
+    max_rows: int = setting(
+        1_000_000_000, "Most rows of one ingest: a body of a few kilobytes can stand for billions.", minimum=1, maximum=2**63 - 1
+    )
     stagers: int = setting(2, "Processes that stage at the same time; more ingests wait for one.", minimum=1, maximum=64)
     memory_limit_bytes: int = setting(
         0,

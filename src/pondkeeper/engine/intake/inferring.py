@@ -33,15 +33,21 @@ _OF_TEXT: Final = (
 )
 _OF_STRING: Final = frozenset({"DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "UUID"})
 _MOST_FIELDS: Final = 200
+_MOST_LEVELS: Final = 8  # Trap: what reads a list of lists grows with the power of its levels: twenty take minutes.
 
 
 def inferred(cursor: duckdb.DuckDBPyConnection, source: Source, names: list[str], on_bad: OnBad) -> dict[str, str]:
     """The type of each of these columns of the body, as DuckDB spells it."""
     if source.form == "value":
         return _of_values(cursor, source, names)
-    attempt = Pass(cursor, source.read(names, on_bad))
+    deep = [name for name in names if name in source.deep]
+    others = [name for name in names if name not in source.deep]
+    if not others:
+        return dict.fromkeys(deep, "JSON")
+    attempt = Pass(cursor, source.read(others, on_bad))
     with attempt as view:
-        return _of_text(attempt, view, names) if source.form == "text" else _of_json(attempt, view, names)
+        found = _of_text(attempt, view, others) if source.form == "text" else _of_json(attempt, view, others)
+    return found | dict.fromkeys(deep, "JSON")
 
 
 def _only_row(attempt: Pass, view: View, values: list[str]) -> Iterator[Any]:
@@ -126,14 +132,16 @@ def _of_structure(structure: str | None) -> str:
         raise BodyInvalid(private=str(error)) from error
 
 
-def _type_of(structure: Any) -> str:
-    """What `json_structure` describes, as a type; of values that differ in kind JSON."""
+def _type_of(structure: Any, levels: int = 0) -> str:
+    """What `json_structure` describes, as a type; of values that differ in kind, or are nested too deeply, JSON."""
+    if isinstance(structure, (list, dict)) and levels == _MOST_LEVELS:
+        return "JSON"
     if isinstance(structure, list):
-        return f"{_type_of(structure[0]) if structure else 'JSON'}[]"
+        return f"{_type_of(structure[0], levels + 1) if structure else 'JSON'}[]"
     if isinstance(structure, dict):
         lowered = {name.lower() for name in structure}
         if not structure or len(structure) > _MOST_FIELDS or len(lowered) < len(structure) or "" in lowered:
             return "JSON"
-        return f"STRUCT({', '.join(f'{sql.name(name)} {_type_of(child)}' for name, child in structure.items())})"
+        return f"STRUCT({', '.join(f'{sql.name(name)} {_type_of(child, levels + 1)}' for name, child in structure.items())})"
     return {"UBIGINT": "BIGINT", "NULL": "JSON"}.get(structure, str(structure))
 

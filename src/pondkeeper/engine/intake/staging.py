@@ -20,7 +20,7 @@ from pondkeeper.engine.intake.passes import Pass
 from pondkeeper.engine.intake.sources.columnar import ColumnarSource
 from pondkeeper.engine.intake.sources.delimited import CsvSource
 from pondkeeper.engine.intake.sources.ndjson import JsonSource
-from pondkeeper.engine.intake.sources.rows import PLACE, Source
+from pondkeeper.engine.intake.sources.rows import ANY_COUNT, PLACE, Source
 from pondkeeper.engine.intake.values import failing, when
 from pondkeeper.engine.intake.writing import write_stream
 from pondkeeper.engine.render.arrow import convert
@@ -46,6 +46,7 @@ class Job:
     limit_bytes: int
     threads: int = 1
     broken: tuple[str, ...] = ()
+    max_rows: int = ANY_COUNT
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def source_of(job: Job) -> Source:
     """The body as its format reads it."""
     path = Path(job.path)
     if job.format in ("arrow", "parquet"):
-        return ColumnarSource(path, job.format)
+        return ColumnarSource(path, job.format, max_rows=job.max_rows)
     if job.format == "csv":
         return CsvSource(path, delimiter=job.delimiter, has_header=job.has_header)
     if job.format in ("json", "ndjson"):
@@ -168,7 +169,8 @@ class _Stager:
         """How many rows are bad, which lie in the reject file. Raises RowsInvalid where none may be."""
         diagnosis = Diagnosis(self._cursor, self._source, self._match, self._job.rejects, self._job.limit_bytes, self._job.broken)
         rejected = diagnosis.run()
-        self._check_columns(rejected)
+        if self._present():  # Why: rows none of which could be cut into columns say nothing of the columns.
+            self._check_columns(rejected)
         if not rejected and fault is not None:  # no value was at fault, but what was to become of one
             raise translate(fault) from fault
         if not self._job.rejects:
@@ -193,7 +195,7 @@ class _Stager:
         with attempt as view:
             read = cells(self._source, self._match.columns, view.types)
             query = self._query(view.name, read, only(read) if only else None)
-            return write_stream(attempt, query, self._output, self._job.limit_bytes)
+            return write_stream(attempt, query, self._output, self._job.limit_bytes, self._job.max_rows)
 
     def _query(self, view: str, read: list[Cell], only: str | None) -> str:
         """The values in the form in which our Arrow answers have them; of equal keys the last row."""

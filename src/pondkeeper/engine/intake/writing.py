@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow as pa
 
 from pondkeeper.engine.intake.passes import Pass
+from pondkeeper.engine.intake.sources.rows import insist_on_few
 from pondkeeper.errors import BodyTooLarge
 from pondkeeper.files.durable import PRIVATE_FILE
 from pondkeeper.files.room import insist_on_room
@@ -16,7 +17,7 @@ BATCH_ROWS: Final = 65_536
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-def write_stream(attempt: Pass, query: str, path: Path, limit_bytes: int) -> int:
+def write_stream(attempt: Pass, query: str, path: Path, limit_bytes: int, max_rows: int) -> int:
     """Write the answer of the query; the rows. Raises BodyTooLarge or DiskFull."""
     rows = 0
     path.unlink(missing_ok=True)
@@ -27,6 +28,7 @@ def write_stream(attempt: Pass, query: str, path: Path, limit_bytes: int) -> int
             for batch in batches:
                 writer.write_batch(batch)
                 rows += batch.num_rows
+                insist_on_few(rows, max_rows)
                 _check(file.tell(), path, limit_bytes)
     return rows
 

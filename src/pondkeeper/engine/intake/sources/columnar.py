@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pondkeeper.engine.intake.sources.rows import PLACE, OnBad, check_names
+from pondkeeper.engine.intake.sources.rows import ANY_COUNT, PLACE, OnBad, check_names, insist_on_few
 from pondkeeper.errors import BodyInvalid, OutOfMemory
 
 BATCH_ROWS: Final = 122_880  # a row group of DuckDB: measured as the cheapest size to insert
@@ -25,11 +25,13 @@ class ColumnarSource:
 
     word: Final = "row"
     form: Final = "value"
+    deep: Final = frozenset[str]()
 
-    def __init__(self, path: Path, format_: str, *, verify: bool = True) -> None:
+    def __init__(self, path: Path, format_: str, *, verify: bool = True, max_rows: int = ANY_COUNT) -> None:
         self._path = path
         self._format = format_
         self._verify = verify
+        self._max_rows = max_rows
         self._schema: pa.Schema | None = None
         self.rows = 0
         self.nulls: dict[str, int] = {}
@@ -62,6 +64,8 @@ class ColumnarSource:
         """Look at every byte of these columns and count rows and NULLs, on so many threads. Raises BodyInvalid."""
         with self._faults():
             metadata = pq.read_metadata(self._path) if self._format == "parquet" else None
+            if metadata is not None:
+                insist_on_few(metadata.num_rows, self._max_rows)  # Why: what a few bytes say of a billion rows is read nowhere.
             if metadata is None or metadata.num_row_groups < 2:
                 for _ in self.columns(names):
                     continue
@@ -95,6 +99,7 @@ class ColumnarSource:
                 if self._verify:
                     check(chosen)
                 self.rows += chosen.num_rows
+                insist_on_few(self.rows, self._max_rows)
                 for name in names:
                     self.nulls[name] += chosen.column(name).null_count
                 yield pa.RecordBatch.from_arrays(chosen.columns, schema=schema)

@@ -25,6 +25,7 @@ class CsvSource:
 
     word: Final = "line"
     form: Final = "text"
+    deep: Final = frozenset[str]()
 
     def __init__(self, path: Path, *, delimiter: str = ",", has_header: bool = True) -> None:
         self._path = path

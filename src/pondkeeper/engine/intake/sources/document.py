@@ -104,7 +104,7 @@ def _names(head: bytes) -> list[str]:
     try:
         columns = msgspec.json.decode(head + b"]}").get("columns")
         names = [_name(column) for column in columns]
-    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError, KeyError, AttributeError):
         raise BodyInvalid("The body has `rows`, and before them no list of `columns`.") from None
     check_names(names)
     return names
@@ -151,7 +151,7 @@ def _check_end(head: bytes, text: _Text, rows: int) -> None:
         tail = text.data
         try:
             msgspec.json.decode(head + b"]" + tail)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         else:
             return

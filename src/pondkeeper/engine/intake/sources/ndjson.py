@@ -16,6 +16,8 @@ from pondkeeper.errors import BodyInvalid
 READ_BYTES: Final = 1024 * 1024
 _BATCH_ROWS: Final = 8192
 _SHOWN_CHARS: Final = 1000
+_MOST_LEVELS: Final = 100
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _BOM: Final = b"\xef\xbb\xbf"
 Row = tuple[int, bytes]
 Fields = dict[str, msgspec.Raw]
@@ -33,6 +35,7 @@ class JsonSource:
         self._present: set[str] = set()
         self._others: dict[str, int] = {}
         self._names: list[str] | None = None
+        self.deep: frozenset[str] = frozenset()
 
     @property
     def names(self) -> list[str] | None:
@@ -41,14 +44,18 @@ class JsonSource:
     def survey(self) -> list[str]:
         """The keys of all rows, in the order in which they came first."""
         if self._names is None:
-            found: dict[str, None] = {}
-            for _, fields in self._records(lambda bad: None):
-                for key in fields:
-                    found.setdefault(key)
+            found: dict[str, bool] = {}
+            for _, fields, text in self._records(lambda bad: None):
+                if text.count(b"[") + text.count(b"{") <= _MOST_LEVELS:
+                    for key in fields:
+                        found.setdefault(key, False)
+                else:
+                    found |= {key: found.get(key, False) or _is_deep(bytes(raw)) for key, raw in fields.items()}
                 if len(found) > 10 * MAX_ROW_BYTES // 1024:
                     break
             check_names(list(found))
             self._names = list(found)
+            self.deep = frozenset(name for name, is_deep in found.items() if is_deep)
         return self._names
 
     def read(self, names: Sequence[str], on_bad: OnBad) -> pa.RecordBatchReader:
@@ -65,7 +72,7 @@ class JsonSource:
         places: list[int] = []
         columns: dict[str, list[bytes | None]] = {name: [] for name in names}
         keys = _Keys(names, self._others)
-        for place, fields in self._records(on_bad):
+        for place, fields, _ in self._records(on_bad):
             row = {name: value for key, value in fields.items() if (name := keys.name(key, place)) is not None}
             self._present.update(row)
             places.append(place)
@@ -77,8 +84,8 @@ class JsonSource:
         if places:
             yield _batch(schema, places, columns)
 
-    def _records(self, on_bad: OnBad) -> Iterator[tuple[int, Fields]]:
-        """Each row by its keys; what is no object goes to `on_bad`."""
+    def _records(self, on_bad: OnBad) -> Iterator[tuple[int, Fields, bytes]]:
+        """Each row by its keys, and its text; what is no object goes to `on_bad`."""
         if self._lines:
             yield from _decoded(lines_of(self._path, on_bad), _object, on_bad)
             return
@@ -105,6 +112,19 @@ class _Keys:
             if found is None and len(self._others) < 1000:
                 self._others.setdefault(key, place)
             return found
+
+
+def _is_deep(text: bytes) -> bool:
+    """Whether a value has very many levels; one whose strings are full of brackets may be taken for such.
+
+    Trap: 2.0 describes 128 levels (json_structure), and calls more its own fault, which ends its instance.
+    """
+    brackets = text.translate(None, _NO_BRACKETS)
+    for _ in range(_MOST_LEVELS):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return bool(brackets)
 
 
 def _value(raw: msgspec.Raw | None) -> bytes | None:
@@ -138,10 +158,12 @@ def _tuple_of(names: list[str]) -> Callable[[bytes], Fields]:
     return decode
 
 
-def _decoded(rows: Iterator[Row], decode: Callable[[bytes], Fields], on_bad: OnBad) -> Iterator[tuple[int, Fields]]:
+def _decoded(
+    rows: Iterator[Row], decode: Callable[[bytes], Fields], on_bad: OnBad
+) -> Iterator[tuple[int, Fields, bytes]]:
     for place, text in rows:
         try:
-            yield place, decode(text)
+            yield place, decode(text), text
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             on_bad(BadRow.whole(place, _reason(error), _shown(text)))
 
@@ -151,6 +173,8 @@ def _reason(error: Exception) -> str:
         return "not valid UTF-8"
     if isinstance(error, msgspec.ValidationError):
         return str(error).replace("Expected `object`", "expected an object").replace("Expected `array`", "expected an array")
+    if isinstance(error, RecursionError):
+        return "nested too deeply: some 900 levels are read"
     return f"no JSON: {error}"
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final, Literal, Protocol
 
 import pyarrow as pa
 
-from pondkeeper.errors import BodyInvalid
+from pondkeeper.errors import BodyInvalid, BodyTooLarge
 
 PLACE: Final = "__pondkeeper_place"
 MAX_ROW_BYTES: Final = 16 * 1024 * 1024
 MAX_COLUMNS: Final = 4096
+ANY_COUNT: Final = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Source(Protocol):
     def names(self) -> list[str] | None:
         """The columns of the body."""
 
+    @property
+    def deep(self) -> frozenset[str]:
+        """After a survey: the columns with values of very many levels, which nobody is to describe."""
+
     def survey(self) -> list[str]:
         """Read everything, if need be, to learn the names of all columns."""
 
@@ -60,6 +65,16 @@ class Source(Protocol):
 
     def seen(self) -> tuple[list[str], dict[str, int]]:
         """After a pass: those of the names that any row had, and other columns with the place where each came first."""
+
+
+def insist_on_few(rows: int, max_rows: int) -> None:
+    """Raise BodyTooLarge when there are more rows than there may be: a few bytes can stand for billions."""
+    if rows > max_rows:
+        raise BodyTooLarge(
+            f"The body has more than {max_rows:,} rows.",
+            remedy="Ingest it in pieces, or raise `ingest.max_rows`.",
+            max_rows=max_rows,
+        )
 
 
 def check_names(names: Sequence[str]) -> None:
