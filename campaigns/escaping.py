@@ -13,11 +13,14 @@ from campaigns.canaries import TOKEN, Bait, Listener, leaks
 from campaigns.running import Stage
 from campaigns.vectors import Vector, vectors
 from pondkeeper.client.client import Client
+from pondkeeper.client.pipeline import Pipeline
+from pondkeeper.errors import PondkeeperError
 from tests.support.keeper import KeeperProcess
 
 TIMEOUT_S = 10.0
 SHORT_SHARE = 8
 CLI_SHARE = 60
+ANSWERED_WITHIN_S = 120.0
 Ask = Callable[[str], tuple[int, str]]
 
 
@@ -34,6 +37,7 @@ class Doors:
         self._control = httpx.Client(
             transport=httpx.HTTPTransport(uds=str(keeper.home.socket)), base_url="http://keeper", timeout=60.0
         )
+        self._pipeline = Pipeline(keeper.home.root, database="mine", retries=0)
         self._keys = {
             role: admin.create_key(f"{role} of mine", role, databases=["mine"])["token"]
             for role in ("reader", "writer", "admin")
@@ -47,6 +51,7 @@ class Doors:
             doors[f"execute/{role}"] = self._over(self._http, "execute", token)
         doors["query/control socket"] = self._over(self._control, "query", None)
         doors["execute/control socket"] = self._over(self._control, "execute", None)
+        doors["pipeline"] = self._down_the_pipeline
         return doors
 
     def command_line(self, sql: str) -> tuple[int, str]:
@@ -56,7 +61,15 @@ class Doors:
         done = self.keeper.cli("query", "--database", "mine", "--", sql)
         return (200 if done.returncode == 0 else 400), done.stdout + done.stderr
 
+    def _down_the_pipeline(self, sql: str) -> tuple[int, str]:
+        """A write without HTTP, on `pipeline.sock`."""
+        try:
+            return 200, str(self._pipeline.execute(sql, timeout_s=TIMEOUT_S).result(ANSWERED_WITHIN_S))
+        except PondkeeperError as error:
+            return error.http_status, f"{error} {error.details} {error.private}"
+
     def close(self) -> None:
+        self._pipeline.close()
         self._http.close()
         self._control.close()
 
@@ -133,7 +146,7 @@ def _expected(door: str) -> int:
 
 def _secrets(doors: Doors, door: str) -> tuple[str, ...]:
     """The paths that this door may not show: admins see them in `private`."""
-    if "admin" in door or door in ("query/control socket", "execute/control socket", "command line"):
+    if "admin" in door or door in ("query/control socket", "execute/control socket", "pipeline", "command line"):
         return ()
     return (str(doors.keeper.home.root), str(doors.keeper.target))
 

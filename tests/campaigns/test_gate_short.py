@@ -16,7 +16,7 @@ from campaigns.vectors import Targets, vectors
 from pondkeeper.workers.walls import try_walls
 from tests.support.keeper import program_environment
 
-CONTROLS = {"doors": 8, "fence": 3}
+CONTROLS = {"doors": 9, "fence": 3}
 LEAST_VECTORS = 1500
 
 
