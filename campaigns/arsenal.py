@@ -159,8 +159,8 @@ def _of_answers() -> list[Bomb]:
         _sql("rows of 10 MB", "SELECT repeat('x', 10000000 + i::INTEGER) AS f FROM range(1000000) AS r(i)", BYTES, MEMORY, TIME),
         _sql("wide rows of a thousand columns", "SELECT " + ", ".join(f"n + {i} AS c{i}" for i in range(1_000)) + " FROM range(1000000000) AS r(n)", BYTES, TIME, MEMORY),
         _sql("unnested without end", "SELECT unnest(range(1000000)), i FROM range(1000000000) AS r(i)", ROWS, BYTES, TIME, MEMORY),
-        _sql("a client that reads nothing", "SELECT i, repeat('x', 5000) AS f FROM range(2800) AS r(i)", BROKEN, reads_bytes_per_s=0.0),
-        _sql("a client that reads slowly", "SELECT i, repeat('x', 5000) AS f FROM range(2800) AS r(i)", BROKEN, format="csv", reads_bytes_per_s=1048576.0),
+        _sql("a client that reads nothing", "SELECT i, repeat('x', 5000) AS f FROM range(2800) AS r(i)", BROKEN, TIME, reads_bytes_per_s=0.0),
+        _sql("a client that reads slowly", "SELECT i, repeat('x', 5000) AS f FROM range(2800) AS r(i)", BROKEN, TIME, format="csv", reads_bytes_per_s=1048576.0),
     ]
 
 

@@ -25,6 +25,7 @@ SLOW_BUFFER_BYTES = 16 * 1024
 TAIL_BYTES = 400
 PATIENCE_S = 90.0
 STALLED_S = 4.0  # longer than any deadline here
+NOT_THROWN, TRIES, BETWEEN_TRIES_S = "readers_busy", 10, 0.2
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,19 @@ class Target:
     key: str
 
     def throw(self, bomb: Bomb) -> End:
-        """Send it and take the answer; never raises for what the keeper does."""
+        """Send it and take the answer; never raises for what the keeper does.
+
+        One that finds no reader free within its short time was never thrown, and is thrown again, a bounded number of times.
+        """
+        end = self._throw_once(bomb)
+        for _ in range(TRIES):
+            if end.how != NOT_THROWN or NOT_THROWN in bomb.ends:
+                break
+            time.sleep(BETWEEN_TRIES_S)
+            end = self._throw_once(bomb)
+        return end
+
+    def _throw_once(self, bomb: Bomb) -> End:
         began = time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
