@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -15,11 +18,13 @@ from pondkeeper.archive.copies import Past, fetch
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.opening import open_archive
 from pondkeeper.archive.place import place_of
+from pondkeeper.archive.restoring import _prepare_restore, _prepared
 from pondkeeper.archive.writing import About, write_version
 from pondkeeper.errors import ArchiveKeyInvalid, Forbidden, InvalidRequest, PondkeeperError, VersionNotArchived
 from pondkeeper.files import swapping
+from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths, Home
-from pondkeeper.settings import ArchiveSettings
+from pondkeeper.settings import ArchiveSettings, Settings
 from pondkeeper.snapshots.holding import Wanted
 from pondkeeper.writer.lease import current_holder
 from tests.support.keeper import KeeperProcess, wait_until
@@ -251,3 +256,18 @@ def _plain(file: Path) -> duckdb.DuckDBPyConnection:
     assert isinstance(found, duckdb.DuckDBPyConnection)
     return found
 
+
+
+async def test_a_restore_that_nobody_waits_for_is_given_up(tmp_path: Path) -> None:
+    """Its process is ended, and what it has made is removed: a bucket that hangs must not keep a keeper from stopping."""
+    paths = Home(tmp_path / "home").database(tmp_path / "pond.duckdb")
+    hanging = Past(paths, None)
+    snapshot = paths.snapshot(1)
+    make_folder(snapshot.parent)
+    os.mkfifo(snapshot)  # whoever opens it waits for ever
+    work = asyncio.create_task(_prepared(partial(_prepare_restore, hanging, Wanted(), Settings())))
+    await asyncio.to_thread(wait_until, lambda: list((paths.turn / "swaps").glob("*/new")), what="a folder to restore into")
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    await asyncio.to_thread(wait_until, lambda: list((paths.turn / "swaps").iterdir()) == [], what="the end of it")

@@ -44,7 +44,9 @@ class Past:
         return cls(paths, place if place.is_bucket or (Path(place.target) / IDENTITY).is_file() else None)
 
 
-def fetch(past: Past, wanted: Wanted, file: Path, tell: Tell = lambda text: None) -> dict[str, Any]:
+def fetch(
+    past: Past, wanted: Wanted, file: Path, tell: Tell = lambda text: None, is_given_up: alone.GivenUp = lambda: False
+) -> dict[str, Any]:
     """Make `file` of what was wanted; whole and durable, and not yet proved. Blocks. Raises PondkeeperError."""
     archive = past.archive
     question = {
@@ -62,14 +64,17 @@ def fetch(past: Past, wanted: Wanted, file: Path, tell: Tell = lambda text: None
         read += [*archive.readable(), *archive.writable()]  # Why only read: a restore leaves no trace in the archive
     within = Fence(tuple(read), tuple(write), may_touch=True, may_connect=archive is not None and archive.is_bucket)
     environment = archive.environment if archive is not None else {}
-    return alone.ask(RESTORER, question, within, tell=tell, environment=environment)
+    return alone.ask(RESTORER, question, within, tell=tell, environment=environment, is_given_up=is_given_up)
 
 
-def prove(file: Path, settings: Settings, tell: Tell = lambda text: None) -> dict[str, Any]:
+def prove(
+    file: Path, settings: Settings, tell: Tell = lambda text: None, is_given_up: alone.GivenUp = lambda: False
+) -> dict[str, Any]:
     """Have DuckDB open the file and read it; what it holds. Raises DatabaseUnreadable and others."""
     with engine_room(settings) as (resources, temp, limits):
         within = Fence((str(file), *(str(file) + end for end in (".wal", ".wal.checkpoint"))), (temp,))
-        return alone.ask(PROVING, {"path": str(file), **resources}, within, limits=limits, tell=tell)
+        question = {"path": str(file), **resources}
+        return alone.ask(PROVING, question, within, limits=limits, tell=tell, is_given_up=is_given_up)
 
 
 @contextmanager

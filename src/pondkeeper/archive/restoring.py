@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,8 +20,11 @@ from pondkeeper.files import swapping
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.holding import Wanted
 from pondkeeper.snapshots.target import disk_errors
+from pondkeeper.workers.alone import GivenUp
 
 KEEP_TIMEOUT_S = 60.0
+Prepared = tuple[swapping.Preparing, dict[str, Any]]
+Prepare = Callable[[GivenUp], Prepared]
 _log = structlog.get_logger(__name__)
 
 
@@ -42,9 +46,7 @@ class Restorations:
         """Put back what the last restore, or undo, has replaced. Raises InvalidRequest when nothing is kept."""
         return await self._alone(database, partial(_prepare_undo, database))
 
-    async def _alone(
-        self, database: Database, prepare: Callable[[], tuple[swapping.Preparing, dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def _alone(self, database: Database, prepare: Prepare) -> dict[str, Any]:
         if database.name in self._under_way:
             raise DatabaseBusy(f"Database {database.name!r} is being restored already.")
         self._under_way.add(database.name)
@@ -53,9 +55,7 @@ class Restorations:
         finally:
             self._under_way.discard(database.name)
 
-    async def _replace(
-        self, database: Database, prepare: Callable[[], tuple[swapping.Preparing, dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def _replace(self, database: Database, prepare: Prepare) -> dict[str, Any]:
         preparing, made = await _prepared(prepare)
         writer = self._settings.writer
         try:
@@ -65,7 +65,6 @@ class Restorations:
             await asyncio.to_thread(preparing.discard)  # of a swap that was carried out nothing is left to discard
         _log.info("restored", database=database.name, why=preparing.swap.why, published=published.version, **made)
         return {"published": published.version, "restored": made}
-
 
     async def _keep(self, name: str, version: int) -> None:
         """Have what is replaced in the archive: it may be what somebody wants back in a week."""
@@ -77,29 +76,29 @@ class Restorations:
             _log.warning("what is replaced is not in the archive", database=name, version=version, error=str(error))
 
 
-async def _prepared(
-    prepare: Callable[[], tuple[swapping.Preparing, dict[str, Any]]],
-) -> tuple[swapping.Preparing, dict[str, Any]]:
+async def _prepared(prepare: Prepare) -> Prepared:
     """What the thread has prepared; discarded when nobody waits for it any more."""
-    work = asyncio.create_task(asyncio.to_thread(prepare))
+    gives_up = threading.Event()
+    work = asyncio.create_task(asyncio.to_thread(prepare, gives_up.is_set))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
+        gives_up.set()
         work.add_done_callback(_discard)
         raise
 
 
-def _discard(work: asyncio.Task[tuple[swapping.Preparing, dict[str, Any]]]) -> None:
+def _discard(work: asyncio.Task[Prepared]) -> None:
     if not work.cancelled() and work.exception() is None:
         work.result()[0].discard()
 
 
-def _prepare_restore(past: Past, wanted: Wanted, settings: Settings) -> tuple[swapping.Preparing, dict[str, Any]]:
+def _prepare_restore(past: Past, wanted: Wanted, settings: Settings, is_given_up: GivenUp) -> Prepared:
     with disk_errors():
         preparing = swapping.Preparing(past.paths, "restore")
     try:
-        made = fetch(past, wanted, preparing.file)
-        made |= {"tables": prove(preparing.file, settings)["tables"]}
+        made = fetch(past, wanted, preparing.file, is_given_up=is_given_up)
+        made |= {"tables": prove(preparing.file, settings, is_given_up=is_given_up)["tables"]}
     except BaseException:  # Why: whatever ended it, the half-made file is of no use.
         preparing.discard()
         raise
@@ -107,7 +106,7 @@ def _prepare_restore(past: Past, wanted: Wanted, settings: Settings) -> tuple[sw
     return preparing, made
 
 
-def _prepare_undo(database: Database) -> tuple[swapping.Preparing, dict[str, Any]]:
+def _prepare_undo(database: Database, is_given_up: GivenUp) -> Prepared:  # noqa: ARG001  # Why: as the other; it takes no time
     with disk_errors():
         preparing = swapping.prepare_undo(database.paths, *KEPT)
     return preparing, {"undone": preparing.swap.about["undone"]}

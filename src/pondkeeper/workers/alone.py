@@ -10,21 +10,24 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
 
-from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.errors import PondkeeperError, QueryCancelled, WorkerDied
 from pondkeeper.workers import fence
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.walls import libraries, try_walls
 
 Tell = Callable[[str], None]
+GivenUp = Callable[[], bool]
+LOOK_S: Final = 0.2
 OOM_SCORE_ADJ: Final = 500
 _SHOWN_CHARS: Final = 2000
 
@@ -37,9 +40,11 @@ def ask(
     limits: Mapping[str, int] | None = None,
     tell: Tell = lambda text: None,
     environment: Mapping[str, str] | None = None,
+    is_given_up: GivenUp = lambda: False,
 ) -> dict[str, Any]:
     """The answer of `entry`, run in a child behind that fence. Raises what it raises, as far as that is a
-    PondkeeperError, and WorkerDied. `environment`: variables that the child needs; it has no others.
+    PondkeeperError, WorkerDied, and QueryCancelled soon after `is_given_up` says that nobody waits for it any more.
+    `environment`: variables that the child needs; it has no others.
     """
     asked = {"entry": entry, "question": question, "fence": asdict(within), "limits": dict(limits or {})}
     asked["environment"] = dict(environment or {})
@@ -49,7 +54,7 @@ def ask(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=trace, start_new_session=True
         ) as child:
             try:
-                said = _hear(child, asked, tell)
+                said = _hear(child, asked, tell, is_given_up)
             finally:
                 child.kill()
         if said is None:
@@ -61,21 +66,38 @@ def ask(
     return dict(said["answer"])
 
 
-def _hear(child: subprocess.Popen[bytes], asked: dict[str, Any], tell: Tell) -> dict[str, Any] | None:
+def _hear(
+    child: subprocess.Popen[bytes], asked: dict[str, Any], tell: Tell, is_given_up: GivenUp
+) -> dict[str, Any] | None:
     """What it says last; None when it says nothing that ends it."""
     assert child.stdin is not None
-    assert child.stdout is not None
     try:
         child.stdin.write(json.dumps(asked).encode())
         child.stdin.close()
     except BrokenPipeError:
         return None
-    for line in child.stdout:
+    for line in _lines(child, is_given_up):
         said = json.loads(line)
         if "done" not in said:
             return dict(said)
         tell(said["done"])
     return None
+
+
+def _lines(child: subprocess.Popen[bytes], is_given_up: GivenUp) -> Iterator[bytes]:
+    """What it says, line by line, until it has ended."""
+    assert child.stdout is not None
+    unread = b""
+    while True:
+        if is_given_up():
+            raise QueryCancelled("It was given up before it was done.")
+        if not select.select([child.stdout], [], [], LOOK_S)[0]:
+            continue
+        data = os.read(child.stdout.fileno(), 65536)
+        if not data:
+            return
+        *lines, unread = (unread + data).split(b"\n")
+        yield from lines
 
 
 def main() -> None:
