@@ -18,7 +18,7 @@ ENGINE = {"duckdb", "_duckdb", "pyarrow"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "uvloop"}
 CONTROL = {"sqlite3", "_sqlite3", "pondkeeper.access", "pondkeeper.databases", "pondkeeper.server"}
 CHILDREN = ["readers.process", "writer.process", "snapshots.process", "staging.process"]
-CHILDREN += ["archive.process", "archive.checking", "archive.replica.feeder", "archive.replica.follower"]
+CHILDREN += ["archive.process", "archive.checking", "archive.restorer", "archive.replica.feeder", "archive.replica.follower"]
 KEEPER_ROOMS = ["cli", "local", "server", "client", "databases", "access", "files", "settings"]
 
 IMPORT = """
