@@ -38,6 +38,12 @@ NEEDS = {
     "POST /v1/databases/{name}/tickets/{id}/retry": "writer", "GET /v1/databases/{name}/tickets/{id}": "writer", "DELETE /v1/databases/{name}/tickets/{id}": "writer",
     "GET /v1/events": "reader", "GET /v1/keys": "every admin", "POST /v1/keys": "every admin",
     "DELETE /v1/keys/{id}": "every admin", "GET /health/live": "none", "GET /health/ready": "none", "GET /metrics": "every",
+    "GET /v1/backups": "whole", "GET /v1/databases/{name}/backups": "whole", "POST /v1/backups": "writer",
+    "POST /v1/databases/{name}/backups": "writer", "POST /v1/backups/verify": "admin",
+    "POST /v1/databases/{name}/backups/verify": "admin", "POST /v1/backups/prune": "every admin",
+    "POST /v1/restore": "admin", "POST /v1/databases/{name}/restore": "admin", "POST /v1/databases/{name}/promote": "admin",
+    "GET /v1/databases/{name}/replicas": "admin", "GET /v1/databases/{name}/replication": "admin",
+    "POST /v1/databases/{name}/replication/blocks": "admin", "POST /v1/databases/{name}/replication/pages": "admin",
 }  # fmt: skip
 SQL = st.sampled_from(
     ["SELECT 1", "FROM t", "FROM secret", "INSERT INTO t VALUES (1)", "DROP TABLE nobody", "SELECT * FROM range(10)", "", ";", "--",
@@ -145,7 +151,7 @@ def may(role: str, needs: str, on_other: bool) -> bool:
         return False
     if role == "tables" and needs not in ("reader", "every reader"):
         return False
-    return RANKS[role] >= {"reader": 0, "whole": 0, "every": 0, "writer": 1, "every admin": 2}[needs]
+    return RANKS[role] >= {"reader": 0, "whole": 0, "every": 0, "writer": 1, "admin": 2, "every admin": 2}[needs]
 
 
 def test_each_operation_is_judged(keeper: Keeper) -> None:
