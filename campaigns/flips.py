@@ -23,6 +23,7 @@ from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.local import LocalStore
 from pondkeeper.archive.writing import About, write_version
 from pondkeeper.engine.checksum import block_checksum
+from pondkeeper.engine.fileformat import Bytes
 from pondkeeper.errors import PondkeeperError
 
 LONG, SHORT, CONTROLS = 2000, 120, 30
@@ -84,7 +85,7 @@ def _control(stage: Stage, subject: Subject, chance: random.Random) -> None:
 class Trusting(Sealer):
     """Opens without proving: every name is right."""
 
-    def open(self, sealed: bytes, digest: bytes) -> bytes:
+    def opened(self, sealed: bytes, digest: bytes) -> Bytes:
         return self._contents(sealed, digest)
 
 

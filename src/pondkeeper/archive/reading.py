@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pondkeeper.archive.names import block_name
 from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.protocol import Fetching
 from pondkeeper.archive.tree import Tree, block_span
+from pondkeeper.engine.fileformat import Bytes
 from pondkeeper.errors import ArchiveDamaged, DiskFull
 from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
 
@@ -21,6 +22,8 @@ Progress = Callable[[int, int], None]
 """Told of the blocks done and of all that are to be done."""
 
 PARTIAL_SUFFIX = ".partial"
+_FLUSH_BLOCKS = 256
+_MOST_PER_TASK = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ def _assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progres
         have = _present(descriptor, tree, sealer)
         os.ftruncate(descriptor, tree.size_bytes)
         missing = [block for block in range(len(tree)) if block not in have]
-        fetched = fetch_blocks(store, sealer, tree, missing, descriptor, progress)
+        with _flushing(descriptor, progress) as told:
+            fetched = fetch_blocks(store, sealer, tree, missing, descriptor, told)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -74,28 +78,34 @@ def fetch_blocks(
     For a file that is brought from one version to another: `tree.differing(its_tree)`, then set its length.
     """
     wanted = list(blocks)
+    per_task = max(1, min(_MOST_PER_TASK, len(wanted) // (4 * store.at_once)))
+    tasks = [wanted[at : at + per_task] for at in range(0, len(wanted), per_task)]
 
-    def fetch(block: int) -> int:
-        digest = tree.digest(block)
-        sealed = store.get(block_name(digest))
-        contents = sealer.open(sealed, digest)
-        start, length = block_span(block, tree.size_bytes)
-        if len(contents) != length:
-            raise ArchiveDamaged(object=digest.hex())
-        _write(descriptor, contents, start)
-        return len(sealed)
+    def fetch(some: list[int]) -> tuple[int, int]:
+        return len(some), sum(_fetch(store, sealer, tree, block, descriptor) for block in some)
 
-    total = 0
+    done = total = 0
     with ThreadPoolExecutor(store.at_once) as threads:
         try:
-            for done, count in enumerate(threads.map(fetch, wanted), 1):
-                total += count
+            for count, size_bytes in threads.map(fetch, tasks):
+                done, total = done + count, total + size_bytes
                 if progress is not None:
                     progress(done, len(wanted))
         except BaseException:  # Why: whatever ended it, what is still queued must not be fetched first.
             threads.shutdown(wait=True, cancel_futures=True)
             raise
     return total
+
+
+def _fetch(store: Fetching, sealer: Sealer, tree: Tree, block: int, descriptor: int) -> int:
+    digest = tree.digest(block)
+    sealed = store.get(block_name(digest))
+    contents = sealer.opened(sealed, digest)
+    start, length = block_span(block, tree.size_bytes)
+    if len(contents) != length:
+        raise ArchiveDamaged(object=digest.hex())
+    _write(descriptor, contents, start)
+    return len(sealed)
 
 
 def _present(descriptor: int, tree: Tree, sealer: Sealer) -> set[int]:
@@ -112,6 +122,23 @@ def _present(descriptor: int, tree: Tree, sealer: Sealer) -> set[int]:
 
 
 @contextmanager
+def _flushing(descriptor: int, progress: Progress | None) -> Iterator[Progress]:
+    """What tells `progress`, and has the disk begin with what is there while the rest is fetched."""
+    begun: list[Future[None]] = []
+
+    def told(done: int, of: int) -> None:
+        if done >= _FLUSH_BLOCKS * (1 + len(begun)) and (not begun or begun[-1].done()):
+            begun.append(thread.submit(os.fdatasync, descriptor))
+        if progress is not None:
+            progress(done, of)
+
+    with ThreadPoolExecutor(1) as thread:
+        yield told
+    for one in begun:
+        one.result()  # Why: an error of the disk is told once, and perhaps it was told here.
+
+
+@contextmanager
 def _disk_errors() -> Iterator[None]:
     try:
         yield
@@ -125,7 +152,7 @@ def _disk_errors() -> Iterator[None]:
         raise
 
 
-def _write(descriptor: int, data: bytes, offset: int) -> None:
+def _write(descriptor: int, data: Bytes, offset: int) -> None:
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)

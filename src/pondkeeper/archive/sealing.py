@@ -16,6 +16,7 @@ import zlib
 import zstandard
 
 from pondkeeper.archive.keys import ArchiveKey
+from pondkeeper.engine.fileformat import Bytes
 from pondkeeper.errors import ArchiveDamaged, ArchiveKeyInvalid
 
 DIGEST_BYTES = 32
@@ -38,7 +39,7 @@ class Sealer:
     def encrypts(self) -> bool:
         return self._key is not None
 
-    def digest(self, contents: bytes | memoryview) -> bytes:
+    def digest(self, contents: Bytes) -> bytes:
         """The 32 bytes that name these contents; with a key nobody else can tell whether contents they know are there."""
         digest = hashlib.sha256(contents).digest()
         return digest if self._key is None else hmac.digest(self._key.naming, digest, "sha256")
@@ -56,21 +57,25 @@ class Sealer:
 
     def open(self, sealed: bytes, digest: bytes) -> bytes:
         """The contents. Raises ArchiveDamaged when a single bit is not what was sealed under this digest."""
+        return bytes(self.opened(sealed, digest))
+
+    def opened(self, sealed: bytes, digest: bytes) -> Bytes:
+        """The same, and where nothing was compressed a view of what was sealed: a copy less."""
         contents = self._contents(sealed, digest)
         if self.digest(contents) != digest:
             raise ArchiveDamaged(object=digest.hex())
         return contents
 
-    def _contents(self, sealed: bytes, digest: bytes) -> bytes:
+    def _contents(self, sealed: bytes, digest: bytes) -> Bytes:
         try:
             magic, flags, length, crc = _HEAD.unpack_from(sealed)
         except struct.error as error:
             raise ArchiveDamaged(object=digest.hex()) from error
         if magic != _MAGIC or flags & ~(_COMPRESSED | _ENCRYPTED) or length > MAX_CONTENTS_BYTES:
             raise ArchiveDamaged(object=digest.hex())
-        body = sealed[_HEAD.size :]
+        body: Bytes = memoryview(sealed)[_HEAD.size :]
         if flags & _ENCRYPTED:
-            body = self._decrypted(body, digest, sealed[: _HEAD.size])
+            body = self._decrypted(bytes(body), digest, sealed[: _HEAD.size])
         elif crc != _crc(body, flags):
             raise ArchiveDamaged(object=digest.hex())
         elif self._key is not None:  # Why: without this, who can write to the store could slip in what nobody encrypted.
@@ -105,5 +110,5 @@ class Sealer:
         return found
 
 
-def _crc(body: bytes | memoryview, flags: int) -> int:
+def _crc(body: Bytes, flags: int) -> int:
     return zlib.crc32(body) if flags & _COMPRESSED else 0

@@ -43,7 +43,7 @@ class LocalStore:
     def get(self, name: str) -> bytes:
         with _disk_errors():
             try:
-                return (self.root / name).read_bytes()
+                return _read_all(f"{self.root}/{name}")
             except FileNotFoundError as error:
                 raise ObjectMissing(private=str(error), object=name) from error
 
@@ -226,6 +226,15 @@ class _Batch:
             with contextlib.suppress(OSError):
                 temp.unlink(missing_ok=True)
         self._written = {}
+
+
+def _read_all(path: str) -> bytes:
+    """What `read_bytes` does with half the calls: a restore reads some thousand objects each second."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, os.fstat(descriptor).st_size)  # Why once: Linux reads up to 2 GB of a file at a time
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
