@@ -25,15 +25,19 @@ from campaigns.powerwork import LOOK, Step, draw
 from campaigns.recovering import NOTHING
 from campaigns.running import Stage
 from campaigns.tracing import Call, read_trace, tracer
+from pondkeeper.client import Client
 from pondkeeper.engine.fileformat import block_offset, read_block_use, read_headers
 from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION
+from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths, default_home
 from pondkeeper.snapshots.cancelling import Cancelling
 from pondkeeper.snapshots.copier import Copier
-from tests.support.keeper import program_environment
+from tests.support.keeper import KeeperProcess, program_environment
 
 LONG_STATES, SHORT_STATES = 20_000, 500
+KEEPER_EVERY_LONG, KEEPER_EVERY_SHORT = 100, 60  # from so many states one is started by a whole keeper
+KEEPER_S = 120.0
 LONG_STEPS, SHORT_STEPS = 60, 12
 LEAST_STATES = 120  # whatever the time: with fewer the controls may not be among them
 STATES_PER_RECORD = 1_000
@@ -73,7 +77,7 @@ def play_calls(stage: Stage) -> None:
         calls = _recorded(stage, folder, steps)
         count = min(STATES_PER_RECORD, wanted - made)
         states = _states(calls, folder / "root", {}, count, chance)
-        made += _try_all(stage, states, expected(steps), told, plain, folder)
+        made += _try_all(stage, states, expected(steps), told, plain, folder, keepers=True)
         if not stage.violations and not stage.options.keep:
             shutil.rmtree(folder)
     stage.line(summary=True, states=made, records=record, told=dict(told))
@@ -151,9 +155,16 @@ def _kinds_of_places(calls: list[Call]) -> dict[str, list[int]]:
 
 
 def _try_all(
-    stage: Stage, states: Iterator[State], right: list[Any], told: Counter[str], plain: list[str], folder: Path
+    stage: Stage,
+    states: Iterator[State],
+    right: list[Any],
+    told: Counter[str],
+    plain: list[str],
+    folder: Path,
+    *,
+    keepers: bool = False,
 ) -> int:
-    """Start from each state; how many there were."""
+    """Start from each state, with `keepers` from some of them as a whole; how many there were."""
     place = (FAST if FAST.is_dir() else folder) / f"pondkeeper-{folder.parent.name}-{folder.name}-{stage.options.seed}"
     place.mkdir()
     waiting: queue.Queue[State | None] = queue.Queue(2 * WORKERS)
@@ -161,13 +172,16 @@ def _try_all(
     threads = [threading.Thread(target=_work, args=(waiting, found, place / str(number))) for number in range(WORKERS)]
     for thread in threads:
         thread.start()
-    made = 0
+    made, every = 0, KEEPER_EVERY_SHORT if stage.options.short else KEEPER_EVERY_LONG
     try:
         for state in states:
             if not stage.has_time and made >= LEAST_STATES:
                 break
             waiting.put(state)
             made += 1
+            if made % every == 0 and state.done >= 0 and keepers:
+                stage.violated(start_keeper(state, place / "keeper", right))
+                told["started by a keeper"] += 1
             while found:
                 _judge(stage, *found.pop(), right, told, plain, folder)
     finally:
@@ -192,6 +206,23 @@ def _work(waiting: queue.Queue[State | None], found: list[tuple[State, dict[str,
             answer["plain"] = recoverer.ask(place, state.tree, plain=True)
         found.append((state, answer))
     recoverer.close()
+
+
+def start_keeper(state: State, place: Path, right: list[Any]) -> list[str]:
+    """A keeper is started on the state, with its home as it is; what is wrong with what it serves."""
+    lay_out(state.tree, place)
+    found: Any = None
+    try:
+        with KeeperProcess(place / "pond.duckdb") as keeper, Client.local(keeper.home.root, retry_for_s=KEEPER_S) as client:
+            version = client.take_snapshot(only_changes=True)["version"]
+            answer = client.query(LOOK, at_least=version, timeout_s=KEEPER_S)
+            found = json.loads(json.dumps(answer.rows[0], default=str))
+            client.execute("CREATE TABLE after_all (i INTEGER)", timeout_s=KEEPER_S)
+    except (AssertionError, PondkeeperError) as error:
+        return [f"state {state.number}, cut at {state.call}: the keeper does not serve it: {error}"]
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return [] if _is_allowed(state, found, right) else [f"state {state.number}: a keeper serves {found}"]
 
 
 class Recoverer:
