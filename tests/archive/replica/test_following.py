@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -224,3 +225,25 @@ def test_what_comes_to_the_primary_later_is_followed_too(tmp_path: Path) -> None
             assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
         twice = pondkeeper("promote", "-d", "one", "--home", str(replica.home.root))
         assert (twice.returncode, "promotion_refused" in twice.stderr) == (2, True)
+
+
+def test_a_restore_at_the_primary_is_followed_and_another_history_is_not(tmp_path: Path) -> None:
+    """A restore is a new version of a new lineage. A primary whose snapshots are lost begins anew: that is told, and nothing changes."""
+    with KeeperProcess(tmp_path / "w.duckdb", "--readers", "2") as primary:
+        client = primary.client()
+        first = client.execute("CREATE TABLE t AS SELECT 1 AS x").version
+        client.query("SELECT 1", at_least=first)
+        with ReplicaProcess(tmp_path / "replica", primary.url, primary.key, "--readers", "2") as replica:
+            client.query("SELECT 1", at_least=client.execute("INSERT INTO t VALUES (2)").version)
+            before = replica.state()["lineage"]
+            restored = pondkeeper("backup", "restore", "--version", str(first), "--home", str(primary.home.root))
+            assert restored.returncode == 0, restored.stderr
+            wait_until(
+                lambda: replica.client().query("SELECT max(x) FROM t").scalar() == 1, timeout_s=PATIENCE_S, what="the restore"
+            )
+            assert replica.state()["lineage"] != before
+            primary.stop()
+            shutil.rmtree(primary.home.root / "databases")
+            primary.restart()
+            wait_until(lambda: replica.state()["state"] == "diverged", timeout_s=PATIENCE_S, what="to be told")
+            assert replica.client().query("SELECT max(x) FROM t").scalar() == 1

@@ -168,7 +168,8 @@ class Follower:
 
     def _check_same(self, manifest: Manifest, have: Have) -> None:
         """Whether there is nothing newer, and not another history. Raises ReplicaDiverged."""
-        if manifest.lineage == self._lineage and manifest.version == have.version and manifest.pages == have.manifest.pages:
+        # Why whatever its lineage: a restore or a promotion begins one a moment before its first version.
+        if manifest.version == have.version and manifest.pages == have.manifest.pages:
             return
         if manifest.lineage == self._lineage and manifest.version < have.version and self._config.archive:
             return  # Why: an archive that was pruned, or moved to an older copy of itself, may be behind us for a while.
