@@ -8,7 +8,7 @@ import pytest
 
 from pondkeeper.client.client import Client
 from tests.readers.conftest import READERS
-from tests.support.asking import SlowClient, ask, code_of, running
+from tests.support.asking import SlowClient, ask, begun, code_of, running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import ENDLESS_ROWS, RUNAWAY, RUNAWAYS, busy_cores
 
@@ -30,7 +30,7 @@ def test_runaway_ends_soon_after_its_deadline(pond: KeeperProcess, client: Clien
     assert client.query("SELECT count(*) FROM numbers").scalar() == 1000
     outcome = asked.outcome()
 
-    assert busy > IDLE_CORES
+    assert busy > 0.01  # Why so little: it gives way, and on a busy machine gets a small share
     if "list" in name and code_of(outcome) == "out_of_memory":  # on a fast machine its memory is over before its time
         return
     assert code_of(outcome) == "query_timed_out"
@@ -44,14 +44,13 @@ def test_runaway_ends_soon_after_its_deadline(pond: KeeperProcess, client: Clien
 def test_deadline_covers_a_client_that_reads_slowly(pond: KeeperProcess, client: Client) -> None:
     """A client that does not take its answer loses it at the deadline: reader, CPU and entry are free again."""
     before = set(pond.children("reader"))
-    began = time.monotonic()
-    with SlowClient(pond, ENDLESS_ROWS, timeout_s=1.5) as slow:
-        assert slow.response.status == 200
+    slow, timeout_s = begun(pond, ENDLESS_ROWS)
+    with slow:
         assert slow.response.read(1000)
         assert running(client, ENDLESS_ROWS)["state"] == "streaming"
 
         wait_until(lambda: not client.queries(), what="an end of the stream")
-        assert time.monotonic() - began > 1.4
+        assert time.monotonic() - slow.began >= timeout_s - 0.1
         wait_idle(pond)
         assert before != set(pond.children("reader"))  # blocked in its pipe, it could only be killed
         assert not slow.read_all()[1]
@@ -59,13 +58,13 @@ def test_deadline_covers_a_client_that_reads_slowly(pond: KeeperProcess, client:
 
 def test_deadline_covers_an_answer_that_is_read_fast_and_never_ends(pond: KeeperProcess) -> None:
     """An endless answer is cut at the deadline so that nobody takes it for whole."""
-    began = time.monotonic()
-    with SlowClient(pond, ENDLESS_ROWS, timeout_s=1.5) as fast:
+    fast, timeout_s = begun(pond, ENDLESS_ROWS)
+    with fast:
         received_bytes, whole = fast.read_all()
 
     assert received_bytes > 1 << 20
     assert not whole
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - fast.began < timeout_s + 15
     wait_idle(pond)
 
 
@@ -74,12 +73,12 @@ def test_client_that_leaves_cancels_its_query(pond: KeeperProcess, client: Clien
     with (
         SlowClient(pond, RUNAWAY, timeout_s=55),
         SlowClient(pond, ENDLESS_ROWS, timeout_s=55) as streaming,
-        SlowClient(pond, "SELECT 'waits'", timeout_s=55),
     ):
         streaming.response.read(100)
         running(client, RUNAWAY)
-        running(client, "SELECT 'waits'")
-        wait_until(lambda: busy_cores(pond.pid) > IDLE_CORES, what="a query that computes")
+        wait_until(lambda: busy_cores(pond.pid) > 0.01, what="a query that computes")
+        with SlowClient(pond, "SELECT 'waits'", timeout_s=55):  # Why last: it waits for five seconds only
+            running(client, "SELECT 'waits'", state="waiting")
         began = time.monotonic()
 
     wait_until(lambda: not client.queries(), what="an end of all queries")

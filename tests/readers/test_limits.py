@@ -8,7 +8,7 @@ import pytest
 
 from pondkeeper.client.client import Client
 from tests.readers.conftest import MAX_WAITING, READERS
-from tests.support.asking import SlowClient, ask, code_of, running
+from tests.support.asking import ask, begun, code_of, running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.processes import ENDLESS_ROWS, RUNAWAY
 
@@ -39,7 +39,8 @@ def test_bytes_are_limited_and_the_answer_says_so(client: Client) -> None:
 @pytest.mark.parametrize("accept", ["text/csv", "application/x-ndjson"])
 def test_cut_answer_of_a_format_that_cannot_say_so_breaks_off(pond: KeeperProcess, accept: str) -> None:
     """A CSV that a limit of the server's cuts must not look whole to whoever reads it: it ends in an abort, or its head says it."""
-    with SlowClient(pond, "SELECT n, repeat('x', 1000) FROM range(30000000) AS r(n)", timeout_s=1.0, accept=accept) as client:
+    client, _ = begun(pond, "SELECT n, repeat('x', 1000) FROM range(1000000000) AS r(n)", accept=accept)
+    with client:
         assert not client.read_all()[1]
 
 
