@@ -110,6 +110,15 @@ def test_files_that_do_not_say_whose_a_wal_is(tmp_path: Path) -> None:
     assert opens(paths)
 
 
+def test_what_was_put_aside_is_named(tmp_path: Path) -> None:
+    """The WAL of a replaced file is a warning as long as it lies there."""
+    paths = Home(tmp_path / "home").database(tmp_path / "d.duckdb")
+    assert list(wal.left_aside("d", paths)) == []
+    (tmp_path / "d.duckdb.wal.of-replaced-file").write_bytes(b"x")
+    [found] = wal.left_aside("d", paths)
+    assert (found.level, "of-replaced-file" in found.what) == ("warning", True)
+
+
 def test_the_command_says_it(tmp_path: Path) -> None:
     """Exit code 1 and the remedy, for a file that nobody serves yet."""
     paths = History(tmp_path, "v1.5.0").make("a").beside("a.3", "a.1")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 HOME_NAME = ".pondkeeper"
 SUFFIX = ".duckdb"
+OF_REPLACED = ".of-replaced-file"  # behind the name of a WAL whose file was replaced while a writer had it open
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 
 

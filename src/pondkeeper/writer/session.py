@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
@@ -12,8 +11,7 @@ from pondkeeper.engine.idempotency import Outcomes
 from pondkeeper.engine.opening import WriterConfig, open_database
 from pondkeeper.engine.writing import CommitUnknown, Judge, LoneInsert, Transaction, checkpoint
 from pondkeeper.files.durable import sync_folder
-
-REPLACED: Final = ".of-replaced-file"
+from pondkeeper.files.paths import OF_REPLACED
 
 
 class Session:
@@ -57,7 +55,7 @@ class Session:
         """
         if self._wal_identity is not None and _identity(self._wal) == self._wal_identity:
             with suppress(OSError):
-                Path(self._wal).rename(self._wal + REPLACED)
+                Path(self._wal).rename(self._wal + OF_REPLACED)
 
     def transaction(self) -> Transaction:
         """A transaction that has not begun; one at a time.

@@ -36,6 +36,7 @@ def examine(paths: DatabasePaths, *, keeper_runs: bool, whole: bool = False) -> 
         yield blocks.examine(subject, paths, whole=whole)
     yield _writable(subject, paths)
     yield wal.examine(subject, paths)
+    yield from wal.left_aside(subject, paths)
     yield from _holders(subject, paths, keeper_runs=keeper_runs)
     yield from _lease(subject, paths)
     yield from _claim(subject, paths, keeper_runs=keeper_runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Final
 
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
@@ -11,7 +12,7 @@ from pondkeeper.cli.quantities import show_bytes
 from pondkeeper.engine.fileformat import read_headers
 from pondkeeper.engine.walidentity import Belonging, belonging
 from pondkeeper.errors import PondkeeperError
-from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.paths import OF_REPLACED, DatabasePaths
 
 LARGE_WAL_BYTES: Final = 256 * 1024 * 1024
 LOOKS: Final = 4
@@ -53,6 +54,15 @@ def examine(subject: str, paths: DatabasePaths) -> Finding:
     if kind is Belonging.UNKNOWN and size:
         return ok(subject, f"{text}: commits since the last checkpoint (this storage version does not say whose it is)")
     return ok(subject, f"{text}: commits since the last checkpoint")
+
+
+def left_aside(subject: str, paths: DatabasePaths) -> Iterator[Finding]:
+    """The WAL of a file that was replaced while a writer had it open: the writer put it aside."""
+    aside = paths.wal.with_name(paths.wal.name + OF_REPLACED)
+    if aside.exists():
+        what = f"the file was replaced while it was being written, and commits to the old one are in {aside.name}"
+        remedy = f"If you still need them, put the old file back with it as {paths.wal.name}; else remove it."
+        yield warning(subject, what, remedy)
 
 
 def _settled(paths: DatabasePaths) -> Belonging:
