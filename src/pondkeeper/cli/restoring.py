@@ -50,7 +50,7 @@ def restore(
 ) -> None:
     """Make the database what it was at a time or a version, from its snapshots or its archive.
 
-    In place, a new file is made and proved first: every block checked, opened by DuckDB, every table read. Then it is
+    In place, a new file is made and proved first: every block checked, opened by DuckDB, its tables counted. Then it is
     swapped in, in the keeper's turn: readers go on with the newest snapshot until the restored one is published, as a
     new version. Writes that wait are applied to the restored database. What was replaced is kept, with all that was
     written since: `--undo` puts it back, and can itself be undone. A kill or a power cut at any moment leaves the old
