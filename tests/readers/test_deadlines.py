@@ -26,11 +26,14 @@ def test_runaway_ends_soon_after_its_deadline(pond: KeeperProcess, client: Clien
     """A runaway is answered 408, its CPU is given back, its slot refilled, and others are answered meanwhile."""
     asked = ask(client, RUNAWAYS[name], timeout_s=1.5)
     running(client, RUNAWAYS[name])
-    busy = busy_cores(pond.pid, 0.5)  # the positive control: it does run
     assert client.query("SELECT count(*) FROM numbers").scalar() == 1000
+    busy = 0.0
+    while not asked.is_done():
+        busy = max(busy, busy_cores(pond.pid, 0.2))
     outcome = asked.outcome()
 
-    assert busy > 0.01  # Why so little: it gives way, and on a busy machine gets a small share
+    # The positive control: it did run. Why so little: it gives way, and on a busy machine gets a small share.
+    assert busy > 0.01
     if "list" in name and code_of(outcome) == "out_of_memory":  # on a fast machine its memory is over before its time
         return
     assert code_of(outcome) == "query_timed_out"

@@ -104,13 +104,14 @@ async def test_many_at_once_for_both_are_all_answered(make: Make, tmp_path: Path
 
 async def test_who_goes_away_while_a_reader_is_born_for_him_leaves_it_to_the_next(make: Make, tmp_path: Path) -> None:
     pool = await make("auto", 1)
+    ended: list[object] = []
     for name in ["theirs", "ours"] * 4:
         asked = asyncio.create_task(read(pool, name, tmp_path / name / "rows"))
         for _ in range(3):
             await asyncio.sleep(0)
         asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
+        ended += await asyncio.gather(asked, return_exceptions=True)  # on a slow machine it may have been answered before
+    assert any(isinstance(each, asyncio.CancelledError) for each in ended), "the positive control: some went away"
     assert await read(pool, "theirs", tmp_path / "theirs" / "rows") == SECRET
     assert await read(pool, "ours", tmp_path / "ours" / "rows") == SECRET
 
