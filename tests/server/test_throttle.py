@@ -43,6 +43,10 @@ def test_a_key_has_so_many_queries_at_a_time(served: Served) -> None:
             refused = client.post("/v1/query", json={"sql": "one"})
             assert (refused.status_code, refused.json()["error"]["limit"]) == (429, "concurrent")
             assert client.get("/v1/databases").status_code == 200
+            with served.connect() as connection:  # a large body is refused without being waited for
+                asked = served.request(b"", "/v1/query", "Content-Length: 5000000")
+                connection.sendall(asked.replace(served.token.encode(), token.encode()))
+                assert b" 429 " in connection.recv(65536)
             assert admin.post("/v1/query", json={"sql": "one"}).status_code == 200
             admin.delete("/v1/queries/q_wait")
     finally:

@@ -69,9 +69,8 @@ class Throttle:
                 retry_after_s=round(wait_s, 3),
             )
 
-    @contextmanager
-    def query(self, key: Key, effective: Effective) -> Iterator[None]:
-        """Count a query of this key while it runs. Raises RateLimited."""
+    def insist_on_room(self, key: Key, effective: Effective) -> None:
+        """Raise RateLimited when this key has as many queries as it may have at a time."""
         most = effective.limits.concurrent
         if most is not None and self._running[key.id] >= most and key is not LOCAL_KEY:
             raise RateLimited(
@@ -80,6 +79,11 @@ class Throttle:
                 level=effective.levels["concurrent"],
                 retry_after_s=CONCURRENT_RETRY_S,
             )
+
+    @contextmanager
+    def query(self, key: Key, effective: Effective) -> Iterator[None]:
+        """Count a query of this key while it runs. Raises RateLimited."""
+        self.insist_on_room(key, effective)
         self._running[key.id] += 1
         try:
             yield

@@ -24,6 +24,7 @@ from pondkeeper.server.scopes import PATIENCE, caller_of, client_of, entry_of, e
 from pondkeeper.server.shapes import Cancelled, RunningList
 from pondkeeper.server.streaming import send_answer
 
+SMALL_BODY_BYTES = 64 * 1024
 _decoder = Decoder(QueryBody)
 _NO_LIMITS = Limits()
 
@@ -57,11 +58,13 @@ class QueryHandler:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         format_ = chosen_format(header(scope, b"accept"), scope["query_string"])
         database = self._context.database(scope, Action.QUERY)
+        key = caller_of(scope)
+        effective = self._context.limits.of(key, database.name)
+        if int(header(scope, b"content-length") or 0) > SMALL_BODY_BYTES:
+            self._context.throttle.insist_on_room(key, effective)  # Why before: what will be refused need not be received.
         body = await _decoder.read(scope, receive, self._max_body_bytes)
         entry = entry_of(scope)
         entry.sql = body.sql
-        key = caller_of(scope)
-        effective = self._context.limits.of(key, database.name)
         check_statement(effective, body.sql, body.parameters)
         request = read_request(body, format_, effective.limits, key, client_of(scope))
         if (exchange := exchange_of(scope)) is not None:
