@@ -17,7 +17,7 @@ LONGER = {"errors.py": 800, "tree.py": 600}  # Why: each is one tree, read as on
 ENGINE = {"duckdb", "_duckdb", "pyarrow"}
 WEB = {"fastapi", "starlette", "uvicorn", "httptools", "httpx", "uvloop"}
 CONTROL = {"sqlite3", "_sqlite3", "pondkeeper.access", "pondkeeper.databases", "pondkeeper.server"}
-CHILDREN = ["readers.process", "writer.process", "snapshots.process", "staging.process"]
+CHILDREN = ["readers.process", "writer.process", "snapshots.process", "snapshots.repairing.process", "staging.process"]
 CHILDREN += ["archive.process", "archive.checking", "archive.restorer", "archive.replica.feeder", "archive.replica.follower"]
 KEEPER_ROOMS = ["cli", "local", "server", "client", "databases", "access", "files", "settings"]
 
