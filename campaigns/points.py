@@ -27,7 +27,7 @@ from pondkeeper.local.copying import clone
 from pondkeeper.snapshots.holding import Wanted
 from tests.support.keeper import KeeperProcess, keepers, wait_until
 
-LONG_ROUNDS, SHORT_ROUNDS = 500, 6
+LONG_ROUNDS, SHORT_ROUNDS = 500, 5
 INTERVAL_S = "0.1"
 MAX_ROWS, BULK_ROWS, MAX_TABLES = 120_000, 15_000, 5
 FIRST_VERSIONS = 10

@@ -26,7 +26,7 @@ from pondkeeper.files import swapping
 from tests.support.keeper import KeeperProcess, keepers, wait_until
 
 LONG_ROUNDS, SHORT_ROUNDS = 200, 2
-VERSIONS = 4
+VERSIONS = 2
 ROWS = 3_000
 LONGER = 1.3  # than an undisturbed restore: some kills come after its end
 CONTENT = "SELECT count(*), coalesce(sum(x), 0)::BIGINT FROM t"
