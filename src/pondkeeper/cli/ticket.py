@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -170,7 +171,7 @@ def retry(tickets: tuple[str, ...], database: str | None, as_json: bool, target:
 @target_options
 def body_(ticket: str, database: str | None, target: Target) -> None:
     """Print the body of a refused ingest as it was sent. It is kept for `spool.refused_keep_s`."""
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     with target.client(database=database) as client:
         for piece in client.ticket_body(ticket):
             out.write(piece)

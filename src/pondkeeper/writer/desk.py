@@ -126,17 +126,17 @@ class WriterDesk:
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether the copier reads the file right now."""
+        return self._copying is not None and not self._copying.done()
+
     def holder(self) -> dict[str, Any] | None:
         """Our writer as the holder of the lease: who, why, since, pid; None while it has not the file."""
         if not self.is_open:
             return None
         since = datetime.fromtimestamp(self.opened_at, UTC).isoformat(timespec="milliseconds")
         return {"who": KEEPER, "why": KEEPERS_REASON, "pid": self.pid, "since": since}
-    @property
-    def is_copying(self) -> bool:
-        """Whether the copier reads the file right now."""
-        return self._copying is not None and not self._copying.done()
-
 
     # What the queue does with it
 
