@@ -8,43 +8,19 @@ were answered meanwhile, and every positive control was found; 1: otherwise.
 
 from __future__ import annotations
 
-import argparse
-import secrets
-import signal
 import sys
-from pathlib import Path
 
 from campaigns import corpus, deaths, herd
-from campaigns.running import Options, Part, play
+from campaigns.command_line import options_of, parser_of, play_chosen
+from campaigns.running import Part
 
 PARTS: dict[str, Part] = {"corpus": corpus.play, "deaths": deaths.play, "herd": herd.play}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="script/campaign bombs", description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, metavar="N", help="kills of the deaths (default 2,000; short: 100)")
-    parser.add_argument("--seed", type=int, metavar="S", help="throw in the same order again (default: a new one, printed)")
-    parser.add_argument("--short", action="store_true", help="the form that CI runs")
-    parser.add_argument("--only", type=_parts, default=list(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--keep", action="store_true", help="keep the databases and logs also when all is well")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="where databases are made (default: the temporary folder)")
-    return parser
-
-
-def _parts(text: str) -> list[str]:
-    chosen = text.split(",")
-    if unknown := set(chosen) - set(PARTS):
-        raise argparse.ArgumentTypeError(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    return chosen
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and play; the exit code."""
-    parsed = _parser().parse_args(arguments)
-    seed = parsed.seed if parsed.seed is not None else secrets.randbelow(10**9)
-    options = Options(seed, short=parsed.short, rounds=parsed.rounds, keep=parsed.keep, work=parsed.work)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Why: children and folders are cleaned up on the way out.
-    return play({name: PARTS[name] for name in parsed.only}, options)
+    parsed = parser_of("bombs", __doc__, PARTS, rounds="kills of the deaths (default 2,000; short: 100)").parse_args(arguments)
+    return play_chosen(PARTS, parsed.only, options_of(parsed))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,11 @@ class _Recovery:
             left = _left_behind(scene)
             self._stage.control("something was left behind", left)
             chance = self._stage.chance
-            lived_s = [self._start_and_kill(number, chance.random() * FIRST_SECOND_S) for number in range(1, rounds + 1)]
+            lived_s = [
+                self._start_and_kill(number, chance.random() * FIRST_SECOND_S)
+                for number in range(1, rounds + 1)
+                if self._stage.has_time
+            ]
             scene.keeper.launch()
             ready_s = ready_again(scene)
             wrong = scene.look(client)
@@ -61,7 +65,7 @@ class _Recovery:
         if wrong:
             scene.keep(wrong, {"seed": self._stage.options.seed, "lived_s": lived_s})
         self._stage.line(
-            summary=True, rounds=rounds, left_behind=left, lived_p50_s=percentile(lived_s, 0.5),
+            summary=True, rounds=len(lived_s), left_behind=left, lived_p50_s=percentile(lived_s, 0.5),
             ready_s=round(ready_s, 3), commits=scene.crowd.commits, violations=wrong,
         )  # fmt: skip
 

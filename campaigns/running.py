@@ -21,7 +21,7 @@ SHOWN = 20
 class Options:
     """What was asked for. `rounds` and `operations` are None where each part decides by `short`.
 
-    `budget_s` is for each part: it begins no round after that, and says in its summary how many it has made.
+    `budget_s` is for each part that plays rounds: it begins no round after that, and says in its summary how many it has made.
     """
 
     seed: int

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pondkeeper.archive.place import Place, place_to_wire
-from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.durable import make_folder, sync_folder
-from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.child import Child
 from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.patience import next_message
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.archive.process"
+WHO = "The process that works on the archive"
 OOM_SCORE_ADJ = 500
 SILENCE_S = 300.0
 IDLE_END_S = 60.0
@@ -107,21 +109,8 @@ def _taken(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _answer(child: Child, message: dict[str, Any], on_progress: OnProgress) -> dict[str, Any]:
-    """One that shows no sign of work is taken for hung. A bucket that does not answer is given up long before."""
+    """A bucket that does not answer is given up long before the process is taken for hung."""
     child.send(message)
-    done = child.work_done()
-    while True:
-        try:
-            answer = await asyncio.wait_for(child.next_frame(), SILENCE_S)
-        except ChildGone as gone:
-            raise WorkerDied("The process that works on the archive died.", status=gone.status) from gone
-        except TimeoutError:
-            before, done = done, child.work_done()
-            if done == before:
-                raise WorkerDied(f"The process that works on the archive did nothing for {SILENCE_S:g} s.") from None
-            continue
-        if not isinstance(answer, dict):
-            raise WorkerDied("The process that works on the archive sent what none of them sends, and was ended.")
-        if answer["op"] != "progress":
-            return answer
+    while (answer := await next_message(child, WHO, SILENCE_S))["op"] == "progress":
         on_progress(answer["done"], answer["of"])
+    return answer

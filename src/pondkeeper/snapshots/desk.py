@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pondkeeper.errors import PondkeeperError, WorkerDied
+from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.paths import DatabasePaths
-from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.child import Child
 from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.patience import next_message
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY = "pondkeeper.snapshots.process"
@@ -75,7 +76,7 @@ class _Copier:
             child = await self._started()
             child.send(message)
             try:
-                answer = await _answer(child)
+                answer = await next_message(child, "The copier", SILENCE_S)
             except BaseException:  # Why: an answer that comes after all would be taken for that to the next request.
                 self._child = None
                 child.kill()
@@ -107,21 +108,3 @@ class _Copier:
         if self._child is not None:
             self._child.kill()
             self._child = None
-
-
-async def _answer(child: Child) -> dict[str, Any]:
-    """The copier's answer. One that shows no sign of work is taken for hung, since a copy may rightly take an hour."""
-    done = child.work_done()
-    while True:
-        try:
-            answer = await asyncio.wait_for(child.next_frame(), SILENCE_S)
-        except ChildGone as gone:
-            raise WorkerDied("The copier died.", status=gone.status) from gone
-        except TimeoutError:
-            before, done = done, child.work_done()
-            if done == before:
-                raise WorkerDied(f"The copier did nothing for {SILENCE_S:g} s and was ended.") from None
-            continue
-        if not isinstance(answer, dict):
-            raise WorkerDied("The copier sent what no copier sends, and was ended.")
-        return answer

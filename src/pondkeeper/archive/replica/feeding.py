@@ -8,11 +8,13 @@ from typing import Any, Final
 from pondkeeper.databases.archiving import Publication
 from pondkeeper.errors import PondkeeperError, WorkerDied
 from pondkeeper.snapshots.changes import Ranges
-from pondkeeper.workers.child import Child, ChildGone
+from pondkeeper.workers.child import Child
 from pondkeeper.workers.fence import Fence
+from pondkeeper.workers.patience import next_message, next_sign
 from pondkeeper.workers.spawning import ChildSpec, Template
 
 ENTRY: Final = "pondkeeper.archive.replica.feeder"
+WHO: Final = "The process that reads snapshots for replicas"
 SILENCE_S: Final = 30.0
 IDLE_END_S: Final = 600.0
 OOM_SCORE_ADJ: Final = 400
@@ -35,9 +37,9 @@ class FeederProcess:
         message = {"op": "look", "version": newest.version, "path": newest.path, "keep": keep}
         child = await self._asked(message | {"since": since, "changed": changed})
         digests = bytearray()
-        described = await _message(child)
+        described = await next_message(child, WHO, SILENCE_S)
         self._check(described, child)
-        while not isinstance(frame := await _frame(child), dict):
+        while not isinstance(frame := await next_sign(child, WHO, SILENCE_S), dict):
             digests += frame
         self._rest()
         return described, bytes(digests)
@@ -46,7 +48,7 @@ class FeederProcess:
         """The blocks that there are, sealed."""
         child = await self._asked({"op": "blocks", "digests": digests, "keep": keep})
         found: dict[str, bytes] = {}
-        while (message := await _message(child))["op"] != "end":
+        while (message := await next_message(child, WHO, SILENCE_S))["op"] != "end":
             self._check(message, child)
             if message["op"] == "block":
                 found[message["digest"]] = await _data(child, message["size_bytes"])
@@ -78,7 +80,7 @@ class FeederProcess:
             raise PondkeeperError.from_wire({key: value for key, value in message.items() if key != "op"})
         if message["op"] not in ("looked", "block", "missing"):
             child.kill()
-            raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
+            raise WorkerDied(f"{WHO} sent what it never sends, and was ended.")
 
     def _rest(self) -> None:
         self._is_unread = False
@@ -95,35 +97,12 @@ class FeederProcess:
             self._child = None
 
 
-async def _message(child: Child) -> dict[str, Any]:
-    frame = await _frame(child)
-    if not isinstance(frame, dict):
-        child.kill()
-        raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
-    return frame
-
-
 async def _data(child: Child, size_bytes: int) -> bytes:
     data = bytearray()
     while len(data) < size_bytes:
-        frame = await _frame(child)
+        frame = await next_sign(child, WHO, SILENCE_S)
         if isinstance(frame, dict):
             child.kill()
-            raise WorkerDied("The feeder sent what no feeder sends, and was ended.")
+            raise WorkerDied(f"{WHO} sent what it never sends, and was ended.")
         data += frame
     return bytes(data)
-
-
-async def _frame(child: Child) -> dict[str, Any] | bytes:
-    """The next frame. A feeder that shows no sign of work is taken for hung: to hash a large database takes its time."""
-    done = child.work_done()
-    while True:
-        try:
-            return await asyncio.wait_for(child.next_frame(), SILENCE_S)
-        except ChildGone as gone:
-            raise WorkerDied("The process that reads snapshots for replicas died.", status=gone.status) from gone
-        except TimeoutError:
-            before, done = done, child.work_done()
-            if done == before:
-                child.kill()
-                raise WorkerDied(f"The feeder did nothing for {SILENCE_S:g} s and was ended.") from None
