@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,10 +93,10 @@ def test_the_queue_is_seen_in_its_order_and_by_priority(busy: tuple[KeeperProces
     reader = keeper.client(keeper.client().create_key("reader of the queue", "reader")["token"]).queue()
     keeper.client().cancel(line["writes"][0]["id"])
 
-    assert [(each["state"], each["priority"]) for each in line["writes"]] == [
-        ("running", "interactive"), ("waiting", "interactive"), ("waiting", "interactive"), ("waiting", "background")
-    ]  # fmt: skip
-    assert line["writes"][2]["idempotency_key"] == "three"
+    assert [each["state"] for each in line["writes"]] == ["running", "waiting", "waiting", "waiting"]
+    seen = [_number(each) for each in line["writes"][1:]]
+    # Why not always last: one of twelve turns is for the background, and which comes next depends on those before.
+    assert [number for number in seen if number != 1] == [2, 3]
     assert line["holder"]["who"] == "keeper"
     assert shown.returncode == 0
     assert "4 writes in the queue" in shown.stderr
@@ -103,7 +104,14 @@ def test_the_queue_is_seen_in_its_order_and_by_priority(busy: tuple[KeeperProces
     assert code_of(slow.outcome()) == "query_cancelled"
     outcomes = [each.outcome() for each in asked]
     rows = keeper.client().query("FROM log", at_least=max(each.version for each in outcomes)).rows
-    assert rows == [[2], [3], [1]]
+    assert rows == [[number] for number in seen]
+
+
+def _number(write: dict[str, Any]) -> int:
+    """Which of the three it is, by what the queue shows of it."""
+    if write["priority"] == "background":
+        return 1
+    return 3 if write["idempotency_key"] == "three" else 2
 
 
 def test_who_waits_in_vain_is_told_how_many_were_before(busy: tuple[KeeperProcess, Asked]) -> None:
