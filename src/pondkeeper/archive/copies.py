@@ -15,6 +15,7 @@ from pondkeeper.archive.names import IDENTITY
 from pondkeeper.archive.place import Place, place_without_keeper
 from pondkeeper.files.durable import sync_folder
 from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.scratch import scratch_folder
 from pondkeeper.settings import Settings
 from pondkeeper.snapshots.holding import Wanted, hold_snapshot
 from pondkeeper.workers import alone
@@ -118,8 +119,8 @@ def make_copy(past: Past, wanted: Wanted, file: Path, settings: Settings, tell: 
     """
     if file.exists():
         raise FileExistsError(17, "There is a file of that name already", str(file))
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        temp = Path(folder) / file.name
+    with scratch_folder(file.parent) as folder:
+        temp = folder / file.name
         made = fetch(past, wanted, temp, tell)
         proof = prove(temp, settings, tell)
         os.link(temp, file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.

@@ -21,6 +21,7 @@ from pondkeeper.databases.judging import judge_engine
 from pondkeeper.databases.repairing import ENTRY as REPAIRER
 from pondkeeper.databases.replacing import end_swaps
 from pondkeeper.databases.running import RunningQueries
+from pondkeeper.databases.sweeping import sweep
 from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, InvalidRequest, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
@@ -98,6 +99,7 @@ class Registry:
     async def start(self) -> None:
         """Claim every database, fork the readers, begin to serve. Raises KeeperRunning, DatabaseReadOnly, FenceMissing or EngineUnjudged."""
         await asyncio.to_thread(self._claim)
+        self._tasks.start(asyncio.to_thread(sweep, self.home, [database.paths for database in self.all()]))
         try:
             await self.archiving.start([database.paths for database in self.all()])
             judging = judge_engine(self._template, self._settings.fence.mode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from pondkeeper.errors import DatabaseMissing
 from pondkeeper.files.durable import make_folder, sync_folder
 from pondkeeper.files.locks import program_of
 from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.scratch import scratch_folder
 from pondkeeper.files.state import file_state
 from pondkeeper.local.copying import settings_of
 from pondkeeper.local.turn import take_turn
@@ -63,13 +63,13 @@ def verify(paths: DatabasePaths, version: int | None, tell: Tell = lambda text: 
     """Restore a version (the newest) into a folder of its own, check it, throw it away. Raises what is wrong with it."""
     settings = settings_of(Home(paths.home))
     place, started = _place(paths, settings), time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix=".verify-", dir=paths.home) as folder:
-        file = Path(folder) / paths.file.name
+    with scratch_folder(paths.home) as folder:
+        file = folder / paths.file.name
         message = {"op": "take_out", "database": paths.name, "version": version, "target": str(file)}
-        made = _ask(place, message, tell, write=(folder,))
+        made = _ask(place, message, tell, write=(str(folder),))
         with engine_room(settings) as (resources, temp, limits):
             tell("reading every table")
-            within = Fence((folder,), (temp,))
+            within = Fence((str(folder),), (temp,))
             checked = alone.ask(CHECKING, {"path": str(file), **resources}, within, limits=limits, tell=tell)
     return {"database": paths.name, **made, **checked, "elapsed_ms": (time.perf_counter() - started) * 1000}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pondkeeper.errors import DatabaseBusy, DatabaseNotFound, InvalidRequest
 from pondkeeper.files.durable import sync_folder
 from pondkeeper.files.locks import is_flocked
 from pondkeeper.files.paths import SUFFIX, DatabasePaths, Home
+from pondkeeper.files.scratch import scratch_folder
 from pondkeeper.local.known import database_at, find_database, home_of, is_file_name
 from pondkeeper.settings import Settings, resolve, this_machine
 from pondkeeper.snapshots.holding import Wanted
@@ -80,11 +80,11 @@ def export(paths: DatabasePaths, wanted: Wanted, folder: Path, tell: Tell = lamb
         raise FileExistsError(17, "There is something of that name already", str(folder))
     settings = settings_of(Home(paths.home))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as work:
-        target = Path(work) / "export"
+    with scratch_folder(folder.parent) as work:
+        target = work / "export"
         target.mkdir(mode=0o700)
         place = Past.of(paths, settings)
-        with file_of(place, wanted, Path(work), tell) as (source, made), engine_room(settings) as (resources, temp, limits):
+        with file_of(place, wanted, work, tell) as (source, made), engine_room(settings) as (resources, temp, limits):
             question = {"path": str(source), "folder": str(target), **resources}
             within = Fence((str(source),), (str(target), temp))
             written = alone.ask(EXPORTING, question, within, limits=limits, tell=tell)
@@ -129,8 +129,8 @@ def _file_of(side: Side, tell: Tell) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     place = Past.of(paths, settings_of(Home(paths.home)))
     with (
-        tempfile.TemporaryDirectory(prefix=".diff.", dir=paths.folder) as folder,
-        file_of(place, Wanted(version=side.version), Path(folder), tell) as (file, made),
+        scratch_folder(paths.folder) as folder,
+        file_of(place, Wanted(version=side.version), folder, tell) as (file, made),
     ):
         yield str(file), {"database": paths.name, "version": made["version"], "created_at": made["created_at"]}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-import secrets
 from pathlib import Path
 
 from pondkeeper.files.durable import make_folder, sync_folder
@@ -34,12 +33,13 @@ def publish_target(target: Target, manifest: Manifest) -> None:
 
 
 def point_links(links: list[Path], file: Path) -> None:
-    """Point each link at the file, each in one step."""
+    """Point each link at the file, each in one step. The caller has the copier's lock."""
     with disk_errors():
         for link in links:
             if not _points_at(link, file):
                 make_folder(link.parent)
-                temp = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+                temp = link.with_name(f".{link.name}.tmp")  # Why always this name: what a killed one has left is taken over
+                temp.unlink(missing_ok=True)
                 temp.symlink_to(os.path.relpath(file, link.parent))
                 temp.replace(link)
 

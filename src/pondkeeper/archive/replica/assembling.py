@@ -19,7 +19,7 @@ from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.tree import BLOCK_BYTES, Tree, block_count, block_span
 from pondkeeper.engine.fileformat import HEADERS_BYTES, BlockUse, DatabaseHeader, Headers, parse_headers
 from pondkeeper.errors import ArchiveDamaged, DatabaseBusy, PondkeeperError
-from pondkeeper.files.durable import make_folder, sync_file
+from pondkeeper.files.durable import PRIVATE_FILE, make_folder, sync_file
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.snapshots.changes import as_ranges
@@ -162,6 +162,7 @@ class Assembler:
             target = Target.create(self._paths.snapshots, self._paths.file.name, 0)
             target.close()
             begun.replace(target.file)
+            target.file.chmod(PRIVATE_FILE)  # Why: one that died as it showed a version has left it read-only
             descriptor = os.open(target.file, os.O_RDWR | os.O_CLOEXEC)
         self._shelf.put_back(Target(target.folder, target.file, descriptor, Contents(), recycled=False))
 

@@ -11,13 +11,13 @@ from typing import Final
 
 from pondkeeper.cli.doctor.finding import Finding, ok, problem, warning
 from pondkeeper.cli.quantities import show_bytes
+from pondkeeper.databases.sweeping import STALE_AFTER_S
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.paths import DatabasePaths, Home
 from pondkeeper.local.known import keeper_of
 
 SUBJECT: Final = "home"
 LEAST_FREE_BYTES: Final = 256 * 1024 * 1024
-STALE_AFTER_S: Final = 3600.0
 NETWORK_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "ceph", "glusterfs", "fuse.sshfs"})
 ASK_TIMEOUT_S: Final = 3.0
 
