@@ -157,6 +157,25 @@ def test_a_first_copy_that_was_cut_off_is_gone_on_with(paths: DatabasePaths) -> 
     after.close()
 
 
+def test_what_a_follower_left_that_died_as_it_showed_a_version_is_taken_up(paths: DatabasePaths) -> None:
+    """A file that is read-only already, and a link that was to replace another."""
+    contents = random.Random(6).randbytes(HEADERS_BYTES + 6 * BLOCK_BYTES)
+    left = paths.snapshots / ".private-0badc0de" / paths.file.name
+    left.parent.mkdir(parents=True)
+    left.write_bytes(contents)
+    left.chmod(0o400)
+    paths.published.with_name(f".{paths.published.name}.tmp").symlink_to("nowhere")
+    assembler = Assembler(paths, keep=2)
+    [taken] = paths.snapshots.glob(f".private-*/{paths.file.name}")
+    assert taken.stat().st_mode & 0o777 == 0o600  # root could write it in any case
+    primary = Primary(contents)
+    cost = assembler.bring(primary.manifest(), primary)
+    assert cost.blocks_fetched == 1
+    assert paths.published.read_bytes() == contents
+    assert list(paths.folder.rglob(".*.tmp")) == []
+    assembler.close()
+
+
 def test_a_flipped_bit_on_the_replicas_disk_is_found_before_it_is_served(paths: DatabasePaths) -> None:
     contents = random.Random(3).randbytes(HEADERS_BYTES + 6 * BLOCK_BYTES)
     assembler = Assembler(paths, keep=2)

@@ -7,7 +7,6 @@ there it is a replica, and a promotion that was cut off is begun anew; once it i
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from pondkeeper.archive.replica.promotion import Promoted, note_of
 from pondkeeper.errors import DatabaseUnreadable, PromotionRefused, SnapshotNotFound
 from pondkeeper.files.durable import PRIVATE_FILE, make_folder, sync_folder, write_atomic
 from pondkeeper.files.paths import DatabasePaths
+from pondkeeper.files.scratch import scratch_folder
 from pondkeeper.snapshots.target import disk_errors
 
 _PIECE_BYTES = 64 << 20
@@ -46,43 +46,34 @@ def _promote(paths: DatabasePaths, source: str) -> Promoted:
         have = assembler.recover(lambda _: None)
         if have is None:
             raise SnapshotNotFound("The replica has no version yet that could become a database.")
-        temp = _copied(have, paths.file)
-        try:
+        make_folder(paths.file.parent)
+        with disk_errors(), scratch_folder(paths.file.parent) as folder:
+            temp = folder / paths.file.name
+            _copy_whole(have, temp)
             lineage = begin_lineage(paths, have.version)
             found = Promoted(paths.name, have.version, have.manifest.created_at, lineage.id)
             write_atomic(note_of(paths), msgspec.json.encode({**msgspec.to_builtins(found), "replica_of": source}))
-            with disk_errors():
-                os.link(temp, paths.file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.
-        finally:
-            temp.unlink(missing_ok=True)
+            os.link(temp, paths.file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.
         sync_folder(paths.file.parent)
     finally:
         assembler.close()
     return found
 
 
-def _copied(have: Have, file: Path) -> Path:
-    """A durable copy of the version beside the place of the database, equal to the last bit."""
-    make_folder(file.parent)
-    temp = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    with disk_errors():
-        target = os.open(temp, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
+def _copy_whole(have: Have, file: Path) -> None:
+    """A durable copy of the version, equal to the last bit."""
+    target = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     try:
         source = os.open(have.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with disk_errors():
-                _copy(source, target)
-                os.fsync(target)
+            _copy(source, target)
+            os.fsync(target)
         finally:
             os.close(source)
         if have.differs_from(target):
             raise DatabaseUnreadable("The copy of the newest version is not what that is; the replica is untouched.")
-    except BaseException:  # Why: whatever ended it, a half-made copy is of no use.
-        temp.unlink(missing_ok=True)
-        raise
     finally:
         os.close(target)
-    return temp
 
 
 def _copy(source: int, target: int) -> None:
