@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -81,6 +82,33 @@ def test_in_place_and_back_again(kept: KeeperProcess) -> None:
     assert values(kept, client.execute("INSERT INTO t VALUES (4)").version) == [1, 2, 4]
     with pytest.raises(PondkeeperError, match="Duplicate"):
         client.execute("INSERT INTO t VALUES (2)")
+
+
+def test_restores_are_told_and_counted(kept: KeeperProcess) -> None:
+    """As an event to who listens, and in the metrics."""
+    client, heard = kept.local_client(), []
+    version = archived(kept, 11)
+    listening = threading.Thread(target=lambda: heard.append(next(iter(kept.client().events(kinds=["restored"])))), daemon=True)
+    listening.start()
+    before = counted(kept)
+
+    def is_told() -> bool:
+        client.restore(version=version)  # Why perhaps twice: the first may be over before somebody listens
+        listening.join(2.0)
+        return bool(heard)
+
+    wait_until(is_told, timeout_s=120.0, what="the event")
+    told = heard[0]
+    assert (told["database"], told["why"], told["restored"]) == ("pond", "restore", version)
+    assert told["version"] > version
+    assert counted(kept) > before
+
+
+def counted(keeper: KeeperProcess) -> float:
+    with keeper.http() as http:
+        lines = dict(line.rsplit(" ", 1) for line in http.get("/metrics").text.splitlines() if "pondkeeper_restore" in line)
+    assert float(lines['pondkeeper_restore_seconds_total{database="pond"}']) >= 0
+    return float(lines['pondkeeper_restores_total{database="pond"}'])
 
 
 def test_what_was_replaced_is_a_version_too(kept: KeeperProcess) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from pondkeeper.archive.copies import Past, fetch, prove
 from pondkeeper.archive.desk import ArchiverDesk
 from pondkeeper.archive.lineage import begin_lineage
 from pondkeeper.databases.database import Database
+from pondkeeper.databases.events import EventHub
 from pondkeeper.databases.replacing import KEPT, Replacing, replace
 from pondkeeper.errors import DatabaseBusy, PondkeeperError
 from pondkeeper.files import swapping
@@ -31,8 +33,9 @@ _log = structlog.get_logger(__name__)
 class Restorations:
     """The restores of one keeper: one at a time for each database."""
 
-    def __init__(self, settings: Settings, archiver: ArchiverDesk | None) -> None:
+    def __init__(self, settings: Settings, archiver: ArchiverDesk | None, events: EventHub) -> None:
         self._settings = settings
+        self._events = events
         self._archiver = archiver
         self._under_way: set[str] = set()
 
@@ -56,6 +59,7 @@ class Restorations:
             self._under_way.discard(database.name)
 
     async def _replace(self, database: Database, prepare: Prepare) -> dict[str, Any]:
+        began_at = time.monotonic()
         preparing, made = await _prepared(prepare)
         writer = self._settings.writer
         try:
@@ -63,7 +67,18 @@ class Restorations:
             published = await replace(database, preparing, Replacing(writer.wait_s, writer.timeout_s, begin, keep))
         finally:
             await asyncio.to_thread(preparing.discard)  # of a swap that was carried out nothing is left to discard
-        _log.info("restored", database=database.name, why=preparing.swap.why, published=published.version, **made)
+        elapsed_s, why = time.monotonic() - began_at, preparing.swap.why
+        database.counters.restored(elapsed_s)
+        self._events.emit(
+            "restored",
+            database.name,
+            version=published.version,
+            why=why,
+            restored=made.get("version"),
+            source=made.get("source"),
+            elapsed_ms=round(elapsed_s * 1000, 1),
+        )
+        _log.info("restored", database=database.name, why=why, published=published.version, **made)
         return {"published": published.version, "restored": made}
 
     async def _keep(self, name: str, version: int) -> None:

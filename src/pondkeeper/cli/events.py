@@ -12,7 +12,7 @@ from pondkeeper.cli.output import one_line, print_json_line
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
 
 _OF_ARCHIVE = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
-KINDS = ("published", *_OF_ARCHIVE, "repaired", "queue", "lease", "query_started", "query_ended", "query_killed")
+KINDS = ("published", *_OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed")
 
 
 @new_command(

@@ -23,12 +23,19 @@ class Counters:
     publish_bytes: int = 0
     publish_s: float = 0.0
     repairs: int = 0
+    restores: int = 0
+    restore_s: float = 0.0
 
     def published(self, size_bytes: int, elapsed_ms: float) -> None:
         """Count one publish: the bytes that were copied and the time that the copier took."""
         self.publishes += 1
         self.publish_bytes += size_bytes
         self.publish_s += elapsed_ms / 1000
+
+    def restored(self, elapsed_s: float) -> None:
+        """Count one restore in place, or the undoing of one."""
+        self.restores += 1
+        self.restore_s += elapsed_s
 
 
 @dataclass(frozen=True)

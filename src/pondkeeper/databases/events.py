@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 OF_ARCHIVE: Final = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
-KINDS: Final = ("published", *OF_ARCHIVE, "repaired", "queue", "lease", "query_started", "query_ended", "query_killed")
+KINDS: Final = ("published", *OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed")
 OF_QUERIES: Final = frozenset({"query_started", "query_ended", "query_killed"})
 RECENT: Final = 2_000
 RECENT_S: Final = 120.0

@@ -147,6 +147,8 @@ _OF_DATABASE: Final = (
     ("pondkeeper_publish_bytes", "Bytes copied by publishes.", CounterMetricFamily, ("counters", "publish_bytes")),
     ("pondkeeper_publish_seconds", "Time that publishes took.", CounterMetricFamily, ("counters", "publish_s")),
     ("pondkeeper_repairs", "Torn files that were made whole.", CounterMetricFamily, ("counters", "repairs")),
+    ("pondkeeper_restores", "Restores in place that were carried out, and undone.", CounterMetricFamily, ("counters", "restores")),
+    ("pondkeeper_restore_seconds", "Time that they took, from the request to the new version.", CounterMetricFamily, ("counters", "restore_s")),
     ("pondkeeper_commits", "Transactions committed by the writer.", CounterMetricFamily, ("counters", "commits")),
     ("pondkeeper_queue_oldest_seconds", "Age of the oldest write in the queue.", GaugeMetricFamily, ("queue", "oldest_s")),
     ("pondkeeper_writer_open", "1 while the writer has the file open.", GaugeMetricFamily, ("writer", "is_open")),
