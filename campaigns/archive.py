@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 
-from campaigns import archivers, flips, points, restores
+from campaigns import archivers, flips, points, replicas, restores
 from campaigns.command_line import options_of, parser_of, play_chosen
 from campaigns.running import Part
 
@@ -18,6 +18,7 @@ PARTS: dict[str, Part] = {
     "archivers": archivers.play,
     "flips": flips.play,
     "points": points.play,
+    "replicas": replicas.play,
     "restores": restores.play,
 }
 

@@ -19,8 +19,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from campaigns.injecting import why_no_tracer
 from campaigns.points import Digest, Writer, look
 from campaigns.running import Stage, percentile
+from campaigns.snares import Point, Snare
 from pondkeeper.archive.history import read_archived, versions
 from pondkeeper.archive.manifest import ArchivedVersion
 from pondkeeper.archive.opening import Archive, open_archive
@@ -30,7 +32,13 @@ from pondkeeper.engine.checksum import block_checksum
 from tests.support.keeper import KeeperProcess, keepers, program_environment, wait_until
 
 LONG_ROUNDS, SHORT_ROUNDS = 200, 4
-KINDS = ("archiver", "archiver", "copier", "both", "away")
+KINDS = ("point", "copier", "both", "point", "archiver", "away")
+# Where an archiver is killed: its first thread renames blocks, then pages, then the manifest, and flushes only the last of
+# these itself; the others write and flush what there is several at a time.
+POINTS = (
+    *(Point("rename", nth) for nth in (1, 2, 3, 4, 5)), Point("flush", 1), Point("flush", 2),
+    *(Point("write", nth, every_thread=True) for nth in (1, 2)), Point("flush", 1, every_thread=True),
+)  # fmt: skip
 LONGEST_AWAY_S = 2.0
 CAUGHT_UP_S = 90.0
 SETTINGS = {"PONDKEEPER_ARCHIVE_INTERVAL_S": "0.1", "PONDKEEPER_ARCHIVE_VERIFY_EVERY_S": "0"}
@@ -41,22 +49,27 @@ def play(stage: Stage) -> None:
     room, chance = stage.room("archivers"), stage.chance
     keeper = KeeperProcess(room / "pond.duckdb", "--archive", str(room / "archive"), environment=SETTINGS)
     found: list[tuple[str, int, Digest]] = []
-    took, faults, kills = [], Counter[str](), 0
+    took, faults, kills, seen = [], Counter[str](), 0, Counter[str]()
     with keepers(keeper):
         keeper.start()
         with open_archive(str(room / "archive")) as archive, Writer(keeper, chance) as writer:
             for number in range(1, stage.options.of(LONG_ROUNDS, SHORT_ROUNDS) + 1):
                 if not stage.has_time or writer.failure:
                     break
-                kind = KINDS[(number - 1) % len(KINDS)]
-                kills += _strike(kind, keeper, chance)
+                kind, at = KINDS[(number - 1) % len(KINDS)], None
+                if kind == "point" and not why_no_tracer():
+                    at = _ensnare(keeper, chance.choice(POINTS), room)
+                    kills += at is not None
+                    seen[str(at)] += 1
+                else:
+                    kills += _strike(kind.replace("point", "archiver"), keeper, chance)
                 faults[kind] += 1
                 began = time.monotonic()
                 newest = _caught_up(archive, writer)
                 took.append(time.monotonic() - began)
                 digest = look(_restored(archive, newest, room))
                 found.append((f"round {number}, {kind}", newest.version, digest))
-                stage.line(round=number, fault=kind, version=newest.version, caught_up_s=round(took[-1], 2))
+                stage.line(round=number, fault=kind, at=at, version=newest.version, caught_up_s=round(took[-1], 2))
             client = keeper.local_client()
             client.backups.now()
             wait_until(lambda: client.status()["version"], what="a version")
@@ -69,6 +82,7 @@ def play(stage: Stage) -> None:
     stage.line(
         summary=True, rounds=len(found), kills=kills, faults=dict(faults), commits=len(writer.commits) - 1,
         caught_up_p50_s=percentile(took, 0.5), caught_up_max_s=percentile(took, 1.0),
+        points=dict(sorted(seen.items())),
     )  # fmt: skip
 
 
@@ -85,6 +99,16 @@ def _strike(kind: str, keeper: KeeperProcess, chance: random.Random) -> int:
                 os.kill(pid, signal.SIGKILL)
                 struck += 1
     return struck
+
+
+def _ensnare(keeper: KeeperProcess, point: Point, room: Path) -> str | None:
+    """Kill the archiver as it comes to that point; where it was, None if it never came there."""
+    [pid, *_] = wait_until(lambda: keeper.children("archiver"), timeout_s=CAUGHT_UP_S, what="an archiver")
+    snare = Snare(pid, point, room / "snare.log")
+    snare.wait_attached()
+    at = snare.strike(room / "archive")
+    (room / "snare.log").unlink(missing_ok=True)
+    return at
 
 
 def _take_away(keeper: KeeperProcess, seconds: float) -> None:

@@ -39,25 +39,18 @@ class Fault:
         return f"inject={','.join(self.calls)}:error={self.error}:when={self.nth}"
 
 
-class Injector:
-    """strace on one process, from construction to `close`."""
+class Tracer:
+    """strace on one running process, from construction to `close`. `what`: which calls, and what becomes of them."""
 
-    def __init__(self, pid: int, fault: Fault, file: Path, log: Path) -> None:
+    def __init__(self, pid: int, what: list[str], log: Path) -> None:
         self._log = log
-        paths = [f"{file}{suffix}" for suffix in ("", ".wal", ".wal.checkpoint")]
-        only = [word for path in paths for word in ("-P", path)]
-        what = ["-e", f"trace={','.join(TRACED)}", "-e", fault.injection, "-s", "0"]
-        command = ["strace", "-f", "-y", "-o", str(log), *what, *only, "-p", str(pid)]
+        command = ["strace", "-y", "-o", str(log), "-s", "0", *what, "-p", str(pid)]
         self._said = log.with_suffix(".err").open("w+")
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=self._said)
 
     def wait_attached(self) -> bool:
         """Wait until it holds the process; False when it cannot, such as when that has just died."""
         return self._wait(lambda: "attached" in Path(self._said.name).read_text(), ATTACH_S)
-
-    def wait_injected(self, timeout_s: float) -> bool:
-        """Wait until a call has failed; whether one has."""
-        return self._wait(lambda: _INJECTED in self.text(), timeout_s) or _INJECTED in self.text()
 
     def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         give_up_at = time.monotonic() + timeout_s
@@ -80,6 +73,19 @@ class Injector:
             self._process.kill()
             self._process.wait()
         self._said.close()
+
+
+class Injector(Tracer):
+    """Makes a call of one process fail."""
+
+    def __init__(self, pid: int, fault: Fault, file: Path, log: Path) -> None:
+        paths = [f"{file}{suffix}" for suffix in ("", ".wal", ".wal.checkpoint")]
+        only = [word for path in paths for word in ("-P", path)]
+        super().__init__(pid, ["-f", "-e", f"trace={','.join(TRACED)}", "-e", fault.injection, *only], log)
+
+    def wait_injected(self, timeout_s: float) -> bool:
+        """Wait until a call has failed; whether one has."""
+        return self._wait(lambda: _INJECTED in self.text(), timeout_s) or _INJECTED in self.text()
 
 
 def judge(log: str) -> list[str]:

@@ -1,6 +1,6 @@
 """`kill -9` of the keeper, or of its restorer, in the midst of restores in place: the old database or the restored one, whole.
 
-Each round writes something new, begins to restore a version (or to undo), and kills at a random moment. Then the keeper is
+Each round writes something new, begins to restore a version, and kills at a random moment or at a step of the swap. Then the keeper is
 started again. What it serves must be what was there before, or what was restored, and it must take writes.
 """
 
@@ -14,20 +14,24 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from campaigns.injecting import why_no_tracer
 from campaigns.running import Stage
+from campaigns.snares import Point, Snare
 from pondkeeper.client import Client
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files import swapping
 from tests.support.keeper import KeeperProcess, keepers, wait_until
 
-LONG_ROUNDS, SHORT_ROUNDS = 200, 2
+LONG_ROUNDS, SHORT_ROUNDS = 200, 3
 VERSIONS = 2
 ROWS = 3_000
+STEP_WITHIN_S = 60.0
 LONGER = 1.3  # than an undisturbed restore: some kills come after its end
 CONTENT = "SELECT count(*), coalesce(sum(x), 0)::BIGINT FROM t"
 
@@ -37,6 +41,7 @@ def play(stage: Stage) -> None:
     room = stage.room("restores")
     keeper = KeeperProcess(room / "pond.duckdb", "--readers", "1", "--archive", str(room / "archive"))
     ended: Counter[str] = Counter()
+    steps: Counter[str] = Counter()
     chance = stage.chance
     with keepers(keeper):
         keeper.start()
@@ -47,13 +52,15 @@ def play(stage: Stage) -> None:
         for number in range(1, stage.options.of(LONG_ROUNDS, SHORT_ROUNDS) + 1):
             if not stage.has_time:
                 break
-            said = _round(keeper, chance, known, number, longest_s)
+            step = None if number % 3 == 2 or why_no_tracer() else chance.choice(_steps(keeper))
+            said = _round(keeper, chance, known, number, longest_s, step)
+            steps.update([str(said["at"])] if step else [])
             ended[said["ended"]] += 1
             stage.line(round=number, **said)
             stage.violated([f"round {number}: {text}" for text in said["violations"]])
         keeper.stop()
         stage.control("a WAL that does not belong to the file", _stale_wal(keeper, room))
-    stage.line(summary=True, ended=dict(ended))
+    stage.line(summary=True, ended=dict(ended), steps=dict(sorted(steps.items())))
 
 
 def _versions(keeper: KeeperProcess) -> dict[int, list[int]]:
@@ -70,20 +77,38 @@ def _versions(keeper: KeeperProcess) -> dict[int, list[int]]:
     return known
 
 
-def _round(keeper: KeeperProcess, chance: random.Random, known: dict[int, list[int]], number: int, longest_s: float) -> dict[str, Any]:
+def _steps(keeper: KeeperProcess) -> list[Point]:
+    """The steps of `files/swapping.py`, each by the call that would have done it."""
+    paths, parent = keeper.database, keeper.target.parent
+    # Trap: strace compares only the first path of a rename, and the journal's has a name that nobody can know; the flushes
+    # of its folder (the lease's, the lineage's, the one before it, the one behind it, that of its end) stand around it.
+    steps = [
+        *(Point("flush", nth, paths.turn) for nth in range(1, 7)), *(Point("flush", nth, parent) for nth in (1, 2, 3)),
+        Point("link", path=paths.file), Point("rename", path=parent / f".{paths.file.name}.swap.tmp"),
+        Point("remove", path=swapping.journal(paths)),
+    ]  # fmt: skip
+    return [replace(step, every_thread=True) for step in steps]
+
+
+def _round(
+    keeper: KeeperProcess, chance: random.Random, known: dict[int, list[int]], number: int, longest_s: float, step: Point | None
+) -> dict[str, Any]:
     client = keeper.local_client()
     answer = client.execute("INSERT INTO t VALUES (?)", [-number])
     before = client.query(CONTENT, at_least=answer.version).rows[0]
-    version, victim = chance.choice(sorted(known)), chance.choice(("keeper", "keeper", "restorer"))
-    after_s = chance.random() * longest_s
+    version, victim = chance.choice(sorted(known)), chance.choice(("keeper", "keeper", "restorer")) if step is None else "keeper"
+    after_s, at = chance.random() * longest_s, None
     with ThreadPoolExecutor(1) as threads:
-        restoring = threads.submit(_restore, keeper, version)
-        time.sleep(after_s)
-        if victim == "keeper":
-            keeper.kill9()
+        if step is not None:
+            outcome, at = _restore_into(keeper, step, threads, version)
         else:
-            _kill_restorer(keeper, restoring)
-        outcome = restoring.result()
+            restoring = threads.submit(_restore, keeper, version)
+            time.sleep(after_s)
+            if victim == "restorer":
+                _kill_restorer(keeper, restoring)
+            else:
+                keeper.kill9()
+            outcome = restoring.result()
     if victim == "keeper":
         keeper.restart()
     wrong = []
@@ -98,7 +123,19 @@ def _round(keeper: KeeperProcess, chance: random.Random, known: dict[int, list[i
     if swapping.is_under_way(keeper.database) or keeper.target.stat().st_nlink != 1:
         wrong.append("the swap was not ended")
     ended = "new" if content == known[version] else "old"
-    return {"victim": victim, "after_s": round(after_s, 3), "outcome": outcome, "ended": ended, "violations": wrong}
+    return {"victim": victim, "step": str(step) if step else None, "after_s": None if step else round(after_s, 3), "at": at, "outcome": outcome, "ended": ended, "violations": wrong}
+
+
+def _restore_into(keeper: KeeperProcess, step: Point, threads: ThreadPoolExecutor, version: int) -> tuple[str, str | None]:
+    """Restore, and kill the keeper at that step: what the client was told, and where the keeper was."""
+    log = keeper.target.parent / "snare.log"
+    snare = Snare(keeper.pid, step, log)
+    snare.wait_attached()
+    restoring = threads.submit(_restore, keeper, version)
+    at = snare.strike(keeper.target.parent, timeout_s=STEP_WITHIN_S, is_over=restoring.done)
+    keeper.kill9()
+    log.unlink(missing_ok=True)
+    return restoring.result(), at
 
 
 def _restore(keeper: KeeperProcess, version: int) -> str:
