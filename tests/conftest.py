@@ -22,11 +22,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the person who runs the tests may reach them."""
-    for name in [name for name in os.environ if name.startswith("PONDKEEPER_")]:
-        monkeypatch.delenv(name)
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_from_outside() -> Iterator[None]:
+    """No setting of the person who runs the tests may reach them, nor what they share."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PONDKEEPER_")]:
+            patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")

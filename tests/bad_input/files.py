@@ -110,11 +110,11 @@ class Broken:
 
 
 BROKEN = [
-    Broken(not_duckdb, "database_unreadable", "not a valid DuckDB database"),
-    Broken(empty, "database_unreadable", "not a valid DuckDB database"),
-    Broken(truncated, "database_unreadable", "Could not read enough bytes"),
+    Broken(not_duckdb, "database_unreadable", "not a DuckDB database"),
+    Broken(empty, "database_unreadable", "not a DuckDB database"),
+    Broken(truncated, "database_unreadable", "truncated"),
     Broken(truncated_by_half, "database_unreadable", "truncated"),
-    Broken(truncated_in_its_headers, "database_unreadable", "Could not read enough bytes"),
+    Broken(truncated_in_its_headers, "database_unreadable", "truncated"),
     Broken(damaged, "database_unreadable", "damaged"),
     Broken(damaged_in_its_header, "database_unreadable", "checksum"),
     Broken(too_new, "database_too_new", "version number 9999"),

@@ -190,7 +190,7 @@ def test_a_file_that_is_removed_is_not_made_anew(tmp_path: Path) -> None:
         assert client.status()["problem"]["code"] == "database_missing"
         assert error_of(client.execute, "CREATE TABLE mine (x INTEGER)").code == "database_missing"
         assert client.query("SELECT count(*) FROM t").scalar() == 10
-        assert "snapshot path" in keeper.cli("execute", "CREATE TABLE mine (x INTEGER)").stderr
+        assert "backup restore --at now" in keeper.cli("execute", "CREATE TABLE mine (x INTEGER)").stderr
         assert not file.exists()
 
         assert keeper.stop() == 0

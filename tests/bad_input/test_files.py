@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -100,8 +101,11 @@ def test_the_sound_database_beside_them_is_served(zoo: KeeperProcess) -> None:
 def test_what_fails_again_and_again_is_logged_once(zoo: KeeperProcess) -> None:
     """A file that stays broken does not fill the log: it is looked at again every few seconds, and told once."""
     time.sleep(max(0.0, zoo.judged_at + BETWEEN_TWO_LOOKS_S - time.monotonic()))  # type: ignore[attr-defined]
-    told = [line for line in zoo.log().splitlines() if "nothing can be published" in line]
-    assert len(told) == len(BROKEN)
+    lines = [json.loads(line) for line in zoo.log().splitlines() if "nothing can be published" in line]
+    told = [(line["database"], line["error"]["message"]) for line in lines]
+    # Why a damaged one may be told of twice: what the copier met is looked into, which says what can be done about it.
+    assert len(told) == len(set(told)) <= len(BROKEN) + 1
+    assert {name for name, _ in told} == {broken.name for broken in BROKEN}
 
 
 def test_a_file_of_duckdb_2_is_too_new_for_1_5(tmp_path: Path, duckdb_version: tuple[int, ...]) -> None:

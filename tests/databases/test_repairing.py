@@ -104,7 +104,7 @@ def test_what_is_beyond_repair_is_served_from_the_snapshot_and_not_written(tmp_p
     client = keeper.client(retry_for_s=0.0)
     problem = wait_until(lambda: client.status()["problem"], timeout_s=60, what="the problem")
     assert problem["code"] == "database_unreadable"
-    assert "no snapshot is of its last checkpoint" in problem["message"]
+    assert "no copy of its last checkpoint" in problem["message"]
     with pytest.raises(DatabaseUnreadable):
         client.execute("INSERT INTO t VALUES (1)")
     assert client.query(ROWS).scalar() == 100

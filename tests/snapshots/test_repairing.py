@@ -152,7 +152,7 @@ def test_an_older_snapshot_gives_nothing(pond: DatabasePaths) -> None:
     run(pond, "INSERT INTO t VALUES (2, 'two')", checkpoint=True)
     tear_metadata(pond)
     before = pond.file.read_bytes()
-    with pytest.raises(DatabaseUnreadable, match="no snapshot is of its last checkpoint"):
+    with pytest.raises(DatabaseUnreadable, match="no copy of its last checkpoint"):
         look(pond)
     assert pond.file.read_bytes() == before
     assert list((pond.turn / "swaps").glob("*")) == []

@@ -173,7 +173,7 @@ def _check_length(size_bytes: int, use: BlockUse, header: DatabaseHeader) -> Non
     whole = (size_bytes - HEADERS_BYTES) // header.block_size_bytes
     missing = use.block_count - whole
     if missing > len(use.free) or any(map(use.is_used, range(whole, use.block_count))):
-        raise DatabaseUnreadable("The database file is truncated: it is shorter than its header says.")
+        raise DatabaseUnreadable(_TOO_SHORT)
 
 
 def _database_header(raw: bytes) -> DatabaseHeader:
@@ -200,9 +200,14 @@ def _metadata_chain(descriptor: int, header: DatabaseHeader, of: Checksum) -> by
     raise DatabaseUnreadable("The list of free blocks of the database file has no end.")
 
 
+_TOO_SHORT = "The database file is truncated: it is shorter than its header says."
+
+
 def _metadata_block(descriptor: int, header: DatabaseHeader, block: int, of: Checksum) -> bytes:
     data = os.pread(descriptor, header.block_size_bytes, block_offset(block, header.block_size_bytes))
-    if len(data) < header.block_size_bytes or not is_whole(data, of):
+    if len(data) < header.block_size_bytes:
+        raise DatabaseUnreadable(_TOO_SHORT)
+    if not is_whole(data, of):
         raise DatabaseUnreadable("The block that lists the free blocks of the database file is damaged.")
     return data
 

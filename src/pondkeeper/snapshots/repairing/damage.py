@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from pondkeeper.engine.checksum import block_checksum
@@ -28,7 +27,7 @@ class Examined:
     """A file that was looked at. `torn_headers`: 0 the main header, 1 and 2 those of the database; `torn` blocks that
     a CHECKPOINT rewrites in place; `use` is None when that is not known, as where its list is torn.
 
-    `known` is False for a format that we have not tested, of which nothing else is said.
+    `known` is False for a format that we have not tested, of which nothing else is said. `reason` says what is wrong.
     """
 
     parts: list[bytes]
@@ -37,6 +36,7 @@ class Examined:
     use: BlockUse | None
     torn: list[int]
     known: bool = True
+    reason: str = "The database file is damaged: a block does not carry its checksum."
 
     @property
     def is_damaged(self) -> bool:
@@ -50,18 +50,27 @@ def examine(descriptor: int) -> Examined:
     if not is_of_known_format(parts[0]):  # Trap: what has no checksum that we know looks torn.
         return Examined(parts, [], None, None, [], known=False)
     if torn_headers:
-        return Examined(parts, torn_headers, None, None, [])
+        return Examined(parts, torn_headers, None, None, [], reason=_why_not(b"".join(parts)))
     headers = parse_headers(b"".join(parts))
     if not headers.is_known:
         return Examined(parts, [], headers, None, [], known=False)
-    use = None
-    with suppress(DatabaseUnreadable):
+    try:
         use = read_block_use(descriptor, headers, block_checksum)
-        if use is None:
-            return Examined(parts, [], headers, None, [], known=False)
+    except DatabaseUnreadable as error:
+        return Examined(parts, [], headers, None, [], reason=error.message)
+    if use is None:
+        return Examined(parts, [], headers, None, [], known=False)
     size = headers.active.block_size_bytes
-    torn = [] if use is None else torn_blocks(descriptor, sorted(use.metadata), size)
-    return Examined(parts, [], headers, use, torn)
+    return Examined(parts, [], headers, use, torn_blocks(descriptor, sorted(use.metadata), size))
+
+
+def _why_not(headers: bytes) -> str:
+    """What is wrong with headers of which one is torn."""
+    try:
+        parse_headers(headers)
+    except DatabaseUnreadable as error:
+        return error.message
+    return "A header of the database file is damaged: its checksum does not match."
 
 
 def torn_blocks(descriptor: int, blocks: Iterable[int], size_bytes: int) -> list[int]:

@@ -87,7 +87,8 @@ def _mend(
 ) -> Repaired:
     donor = find_donor(paths, examined)
     if donor is None:
-        raise _beyond_repair("The database file is damaged, and no snapshot is of its last checkpoint", blocks=examined.torn)
+        why = f"{examined.reason} There is no copy of its last checkpoint"
+        raise _beyond_repair(why, blocks=examined.torn)
     try:
         found = _torn_by(donor, descriptor)
         insist_on_room(paths.turn, os.fstat(descriptor).st_size)
