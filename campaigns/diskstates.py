@@ -142,7 +142,7 @@ class Disk:
             node = folder.live.get(name)
         if node is None:
             node = File()
-            self._name(node, None, (folder, name))
+            self.name(node, None, (folder, name))
         if isinstance(node, File):
             if "O_TRUNC" in call.flags and node.live:
                 node.truncate(0)
@@ -187,38 +187,40 @@ class Disk:
             else:
                 node.end_sync()
         elif isinstance(node, Folder) and not call.begins:
-            self._sync_names(node)
+            self.sync_names(node)
 
     def _on_mkdir(self, call: Call) -> None:
-        self._name(Folder(), None, self._place(call.path))
+        self.name(Folder(), None, self._place(call.path))
 
     def _on_symlink(self, call: Call) -> None:
-        self._name(call.target, None, self._place(call.path))
+        self.name(call.target, None, self._place(call.path))
 
     def _on_link(self, call: Call) -> None:
         if (node := self._find(call.path)) is not None:
-            self._name(node, None, self._place(call.target))
+            self.name(node, None, self._place(call.target))
 
     def _on_unlink(self, call: Call) -> None:
         folder, name = self._place(call.path)
         if (node := folder.live.get(name)) is not None:
-            self._name(node, (folder, name), None)
+            self.name(node, (folder, name), None)
 
     def _on_rename(self, call: Call) -> None:
         folder, name = self._place(call.path)
         if (node := folder.live.get(name)) is not None:
-            self._name(node, (folder, name), self._place(call.target))
+            self.name(node, (folder, name), self._place(call.target))
 
     # Names
 
-    def _name(self, node: Node, gone: tuple[Folder, str] | None, come: tuple[Folder, str] | None) -> None:
+    def name(self, node: Node, gone: tuple[Folder, str] | None, come: tuple[Folder, str] | None) -> None:
+        """A name goes, or comes, or both at once."""
         if gone is not None:
             gone[0].live.pop(gone[1], None)
         if come is not None:
             come[0].live[come[1]] = node
         self._pending.append(Naming(node, gone, come))
 
-    def _sync_names(self, folder: Folder) -> None:
+    def sync_names(self, folder: Folder) -> None:
+        """What has become of the names in this folder survives from now on."""
         for change in [each for each in self._pending if each.concerns(folder)]:
             _apply(change, lambda place: place.durable)
         self._pending = [each for each in self._pending if not each.concerns(folder)]
