@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +18,10 @@ from typing import Any
 
 import duckdb
 
-from campaigns.followed import CONTENT, Judge, Ledger, Watcher, Writer, look
+from campaigns import replicacontrols
+from campaigns.followed import CONTENT, Judge, Watcher, Writer
 from campaigns.injecting import why_no_tracer
+from campaigns.replicacontrols import leaked_files
 from campaigns.running import Options, Stage, percentile
 from campaigns.snares import Point, Snare
 from campaigns.striker import Striker
@@ -34,7 +35,6 @@ SHORT_BUDGET_S = 8.0  # Why: CI has twenty minutes for everything; it makes as m
 VOLLEY = 4  # kills of the short form from one look to the next
 PATIENCE_S = 90.0  # far above what it takes: a keeper's start takes seconds of a busy machine
 LONGEST_DELAY_S = 0.3
-MOST_SNAPSHOTS, MOST_PRIVATE = 8, 3
 MOST_NEW_DESCRIPTORS = 24
 READERS = ("--readers", "1")
 _POINTS = {
@@ -131,13 +131,13 @@ class _Pair:
             made = self._rounds(rounds)
             self._writer.stop()
             self._catch_up(is_quiet=True)
-            self._violated(self._left_behind())
+            self._stage.violated(self._left_behind())
         finally:
             for watcher in watchers:
                 watcher.stop()
             self._striker.close()
-        self._control_of_content()
-        self._control_of_leaks()
+        self._stage.violated(self._judge.wrong)
+        replicacontrols.play(self._stage, self._room, self._replica, self._connect("replica"), self._writer.ledger)
         self._end()
         self._sum_up(made)
 
@@ -171,8 +171,7 @@ class _Pair:
             said = {"killed": self._crash(self._replica) + self._crash(self._primary)}
         else:
             said = {"killed": sum(self._kill_child(name, planned.delay_s) for name in planned.victim.split(" and "))}
-        if said["killed"]:
-            self._kills[planned.victim] += 1
+        self._kills[planned.victim] += bool(said["killed"])
         return said
 
     def _ensnare(self, name: str, point: Point) -> dict[str, Any]:
@@ -181,10 +180,9 @@ class _Pair:
             return {"killed": 0, "at": None}
         snare = Snare(pid, point, self._room / "snare.log")
         snare.wait_attached()
-        at = snare.strike(self._root_of(name))
+        at = snare.strike(self._paths.folder if name == "follower" else self._primary.database.folder)
         (self._room / "snare.log").unlink(missing_ok=True)
-        if at:
-            self._seen[f"{name}: {at}"] += 1
+        self._seen.update([f"{name}: {at}"] if at else [])
         return {"killed": int(at is not None), "at": at}
 
     def _kill_child(self, name: str, delay_s: float) -> int:
@@ -217,17 +215,14 @@ class _Pair:
             return int(wait_until(lambda: keeper.children(name), timeout_s=5.0)[0])
         return None
 
-    def _root_of(self, name: str) -> Path:
-        return self._paths.folder if name == "follower" else self._primary.database.folder
-
     # Looks
 
     def _look(self) -> float:
         """Wait until all is well again; what is not is a violation. How long the replica took to catch up."""
         took_s = self._catch_up()
-        self._violated(self._judge.wrong)
-        self._violated(self._left_behind())
-        self._violated([self._writer.failure] if self._writer.failure else [])
+        self._stage.violated(self._judge.wrong)
+        self._stage.violated(self._left_behind())
+        self._stage.violated([self._writer.failure] if self._writer.failure else [])
         return took_s
 
     def _catch_up(self, *, is_quiet: bool = False) -> float:
@@ -269,9 +264,6 @@ class _Pair:
         alive = {pid for pid in self._dead if is_alive(pid)} - {pid for root in ours for pid in tree(root)}
         return [*wrong, *(f"process {pid} has outlived its keeper" for pid in sorted(alive))]
 
-    def _violated(self, wrong: list[str]) -> None:
-        self._stage.violated(list(wrong))
-
     def _connect(self, side: str) -> Any:
         keeper = self._primary if side == "primary" else self._replica
         return lambda retry_for_s: Client(keeper.url, keeper.key, database="pond", retry_for_s=retry_for_s)
@@ -282,56 +274,17 @@ class _Pair:
         """Both stop in order; the replica's last version, read by DuckDB itself, is the last commit."""
         last = self._paths.published_by_name.resolve()
         for keeper in (self._replica, self._primary):
-            if code := keeper.stop():
-                self._violated([f"a keeper stopped with {code}"])
+            self._stage.violated([f"a keeper stopped with {code}"] if (code := keeper.stop()) else [])
             if "Traceback" in keeper.log():
-                self._violated(["there is a traceback in a keeper's log"])
+                self._stage.violated(["there is a traceback in a keeper's log"])
         with duckdb.connect(str(self._primary.target), read_only=True) as database:
             there = database.execute(CONTENT).fetchall()
         if not last.exists():
-            self._violated(["the replica has no version in the end"])
+            self._stage.violated(["the replica has no version in the end"])
             return
         with duckdb.connect(str(last), read_only=True) as database:
             here = database.execute(CONTENT).fetchall()
-        self._violated([] if here == there else [f"in the end the replica has {here}, the primary {there}"])
-
-    def _control_of_content(self) -> None:
-        """A wrong block on the shelf: there is one row more, in a file that the engine finds whole."""
-        self._violated(self._judge.wrong)
-        judge = Judge(self._writer.ledger)
-        snapshot = self._paths.published_by_name.resolve()
-        kept, forged = self._room / "kept.duckdb", self._room / "forged.duckdb"
-        shutil.copy(snapshot, kept)
-        _forge(kept, forged)
-        with self._connect("replica")(0.0) as client:
-            look("replica", client, judge)
-            honest = list(judge.wrong)
-            self._put(forged, snapshot)
-            look("replica", client, judge)
-            self._put(kept, snapshot)
-        self._violated([f"before the control: {text}" for text in honest])
-        self._stage.control("a wrong block on the replica's shelf", judge.wrong[len(honest) :])
-        forgeries = _judged(self._writer.ledger)
-        for name, wrong in forgeries.items():
-            self._stage.control(name, wrong)
-
-    def _put(self, file: Path, snapshot: Path) -> None:
-        """In the snapshot's place, for readers that open it from now on."""
-        temp = snapshot.with_name("forged")
-        shutil.copy(file, temp)
-        temp.chmod(0o400)
-        temp.replace(snapshot)
-        readers = self._replica.children("reader")
-        for pid in readers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, 9)
-        wait_until(lambda: not any(is_alive(pid) for pid in readers), what="the end of the readers")
-
-    def _control_of_leaks(self) -> None:
-        (left := self._paths.folder / ".published.0badc0de.tmp").touch()
-        wrong = leaked_files(self._paths.folder)
-        left.unlink()
-        self._stage.control("a temp file that stays", wrong)
+        self._stage.violated([] if here == there else [f"in the end the replica has {here}, the primary {there}"])
 
     def _sum_up(self, rounds: int) -> None:
         judge = self._judge
@@ -342,44 +295,6 @@ class _Pair:
             caught_up_max_s=percentile(self._caught_up_s, 1.0), errors=dict(judge.errors), points=dict(sorted(self._seen.items())),
         )  # fmt: skip
         if sum(self._kills.values()) < max(1, rounds // 4):  # Why so few: on a busy machine some points are not reached in time
-            self._violated([f"only {sum(self._kills.values())} of {rounds} rounds killed somebody"])
+            self._stage.violated([f"only {sum(self._kills.values())} of {rounds} rounds killed somebody"])
         if not judge.compared:
-            self._violated(["no version was seen on both sides"])
-
-
-def leaked_files(folder: Path) -> list[str]:
-    """What should not stay in a replica's folder: temp files, and more snapshots than are kept, visible or half-made."""
-    wrong = [f"{path.relative_to(folder)} stays" for path in folder.rglob(".*.tmp")]
-    names = os.listdir(folder / "snapshots")
-    private = [name for name in names if name.startswith(".private-") or name.endswith(".begun")]
-    if len(private) > MOST_PRIVATE:
-        wrong.append(f"{len(private)} half-made snapshots")
-    if (visible := sum(name.isdigit() for name in names)) > MOST_SNAPSHOTS:
-        wrong.append(f"{visible} snapshots")
-    return wrong
-
-
-def _forge(file: Path, forged: Path) -> None:
-    """The database, with one row more."""
-    shutil.copy(file, forged)
-    forged.chmod(0o600)
-    with duckdb.connect(str(forged)) as database:
-        database.execute("INSERT INTO t2 (id, v, s) VALUES (-1, 1, 'x')")
-        database.execute("CHECKPOINT")
-
-
-def _judged(ledger: Ledger) -> dict[str, list[str]]:
-    """What the judge says of answers that no replica may give."""
-    (first, early), (last, late) = ledger.answered[0], ledger.answered[-1]
-
-    def heard(*answers: tuple[str, int, int]) -> list[str]:
-        judge = Judge(ledger)
-        for side, version, number in answers:
-            judge.hear(side, version, [number, *(ledger.states[number] or [])])
-        return judge.wrong
-
-    return {
-        "a version that goes back": heard(("replica", last, late), ("replica", first, late)),
-        "an acknowledged commit that is missing": heard(("replica", last, early)),
-        "a version that differs from the primary's": heard(("primary", last + 1, late), ("replica", last + 1, early)),
-    }
+            self._stage.violated(["no version was seen on both sides"])
