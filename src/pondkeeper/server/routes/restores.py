@@ -27,7 +27,7 @@ _decoder = Decoder(RestoreBody)
 def make_router(context: Context) -> APIRouter:
     """The routes of restores."""
     router = APIRouter(tags=["archive"])
-    restorations = Restorations(context.settings, context.archiver, context.registry.running.events)
+    restorations = Restorations(context.settings, context.archiver, context.running.events)
     restores = Finishing[dict[str, Any]]("restore")
 
     async def restore(request: Request) -> Answer:
