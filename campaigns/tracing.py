@@ -94,7 +94,7 @@ def _at_begin(text: str, root: str, marks: str) -> Iterator[Call]:
     if name in SYNCS:
         yield Call("sync", path, descriptor=descriptor, begins=True)
     else:
-        offset = int(_OFFSET.search(text)[1]) if name == "pwrite64" else None  # type: ignore[index]
+        offset = int(_OFFSET.search(text)[1]) if name == "pwrite64" else None  # type: ignore[index]  # strace always prints an offset
         yield Call("write", path, descriptor=descriptor, data=_data(text), offset=offset)
 
 

@@ -12,7 +12,7 @@ from pondkeeper.errors import ArchiveUnavailable
 from pondkeeper.snapshots.changes import MAX_RANGES, as_ranges
 
 
-def publication(version: int, blocks: set[int] | None = frozenset(), since: int | None = None) -> Publication:  # type: ignore[assignment]
+def publication(version: int, blocks: set[int] | None = frozenset(), since: int | None = None) -> Publication:  # type: ignore[assignment]  # a frozenset is not changed
     changed = None if blocks is None else as_ranges(blocks)
     since = version - 1 if since is None else since
     return Publication(version, f"/{version}", "2026-11-20T14:03:07.000+00:00", 262144, since, changed)

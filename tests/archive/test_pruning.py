@@ -81,7 +81,7 @@ class HookedStore(LocalStore):
         self.step()
         yield from super().stored(prefix)
 
-    def delete(self, names: list[str]) -> None:  # type: ignore[override]
+    def delete(self, names: list[str]) -> None:  # type: ignore[override]  # the model takes lists only
         for name in names:
             self.step()
             super().delete([name])

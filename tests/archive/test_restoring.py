@@ -141,7 +141,7 @@ def test_refused_without_any_harm(kept: KeeperProcess) -> None:
     archived(kept, 6)
     for wish in ({"version": 4711}, {"at": datetime(2020, 1, 1, tzinfo=UTC)}):
         with pytest.raises(VersionNotArchived):
-            client.restore(**wish)  # type: ignore[arg-type]
+            client.restore(**wish)  # type: ignore[arg-type]  # one of three options each
     with pytest.raises(InvalidRequest):
         client.restore(version=1, undo=True)
     writer = kept.client(client.create_key("w", "writer")["token"])

@@ -31,7 +31,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
         wait_until(
             lambda: all(state != "starting" for state in states(keeper).values()), what="a verdict on every file"
         )
-        keeper.judged_at = time.monotonic()  # type: ignore[attr-defined]
+        keeper.judged_at = time.monotonic()  # type: ignore[attr-defined]  # the fixture's own note
         yield keeper
 
 
@@ -100,7 +100,7 @@ def test_the_sound_database_beside_them_is_served(zoo: KeeperProcess) -> None:
 
 def test_what_fails_again_and_again_is_logged_once(zoo: KeeperProcess) -> None:
     """A file that stays broken does not fill the log: it is looked at again every few seconds, and told once."""
-    time.sleep(max(0.0, zoo.judged_at + BETWEEN_TWO_LOOKS_S - time.monotonic()))  # type: ignore[attr-defined]
+    time.sleep(max(0.0, zoo.judged_at + BETWEEN_TWO_LOOKS_S - time.monotonic()))  # type: ignore[attr-defined]  # the fixture's own note
     lines = [json.loads(line) for line in zoo.log().splitlines() if "nothing can be published" in line]
     told = [(line["database"], line["error"]["message"]) for line in lines]
     # Why a damaged one may be told of twice: what the copier met is looked into, which says what can be done about it.

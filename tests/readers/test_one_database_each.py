@@ -47,7 +47,7 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await pool.start()
         return pool
 
-    yield make_pool  # type: ignore[misc]
+    yield make_pool  # type: ignore[misc]  # the fixture yields a function
     for pool, template in made:
         await pool.stop()
         await template.stop()

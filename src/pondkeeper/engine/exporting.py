@@ -142,8 +142,9 @@ def _files(folder: Path) -> dict[tuple[str, str], str]:
         into, _, source = statement.query.strip().rpartition(" FROM '")
         names = _names(into.removeprefix("COPY ").strip())
         file = source[: source.rindex("' (FORMAT")].replace("''", "'")
-        found[names if len(names) == 2 else ("main", *names)] = Path(file).name
-    return found  # type: ignore[return-value]
+        schema, table = names if len(names) == 2 else ("main", *names)
+        found[schema, table] = Path(file).name
+    return found
 
 
 def _names(path: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ class OnAnotherHost:
             return False
 
     def at_home(self) -> Client:
-        return Client.local(self.home.root, database="w", retries=0)  # type: ignore[attr-defined]
+        return Client.local(self.home.root, database="w", retries=0)  # type: ignore[attr-defined]  # each host has its home
 
 
 class Primary(OnAnotherHost, KeeperProcess):

@@ -246,7 +246,7 @@ def _answer(pipe: Pipe, feeder: Feeder, message: Message) -> None:
             raise InvalidRequest("The feeder does not know this operation.", op=message["op"])
     except PondkeeperError as error:
         pipe.send({"op": "error", **error.to_wire(with_private=True)})
-    except Exception as error:  # noqa: BLE001 - an unforeseen OSError must be answered, or the keeper waits for ever
+    except Exception as error:  # noqa: BLE001  Why: an unforeseen OSError must be answered, or the keeper waits for ever
         pipe.send({"op": "error", **PondkeeperError(private=repr(error)).to_wire(with_private=True)})
 
 
