@@ -23,9 +23,6 @@ LONG_TIMEOUT_S, SHORT_TIMEOUT_S = 3.0, 1.0
 KEEPER_MAY_GROW_BYTES = 64 * MIB
 LATE_S = 30.0
 SHORT_TIMES = 10.0
-# What a machine that does other things may cost the others: a second of theirs goes by before they have had a processor.
-BUSY_S = 2.0
-LATE, LATE_SHARE = {408, 503}, 0.05
 WARM_UP = 40
 QUIET_S, SHORT_QUIET_S = 10.0, 2.0
 
@@ -149,9 +146,9 @@ def _say_of_others(
         others_refused=len(refused),
     )  # fmt: skip
     wrong: list[Any] = [*leaks]
-    if len(refused) > LATE_SHARE * len(quiet.outcomes) or set(refused) - LATE:
+    if refused:
         wrong.append(f"{len(refused)} of {len(quiet.outcomes)} small queries of another key were not answered: {set(refused)}")
-    if beside_s > SHORT_TIMES * alone_s + BUSY_S:
+    if beside_s > SHORT_TIMES * alone_s + 0.5:
         wrong.append(f"the p99 of others was {beside_s * 1000:.0f} ms, and {alone_s * 1000:.0f} ms on a quiet keeper")
     stage.violated(wrong)
 
