@@ -12,6 +12,7 @@ import duckdb
 import pytest
 
 from pondkeeper.engine.writing import CommitUnknown
+from pondkeeper.writer import session
 from tests.writer.bench import Bench, Statement
 
 INSERT = "INSERT INTO lone (k, name) VALUES (?, ?)"
@@ -32,6 +33,19 @@ def test_it_begins_and_commits_by_one_message(bench: Bench) -> None:
     bench.apply(bench.keyed_batch([({"key": "k", "digest": "d"}, [(INSERT, [2, "b"])])]))
     assert [frame["op"] for frame in bench.sent] == ["begun", "committing", "answers"]
     assert bench.run("SELECT k, name FROM lone ORDER BY k") == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("key", [{}, {"key": "named", "digest": "d"}], ids=["alone", "in a group"])
+def test_a_new_wal_has_its_name_on_disk_before_the_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: dict[str, str]
+) -> None:
+    """After a CHECKPOINT, which ends with the WAL's removal, and once only: both ways of committing wait for it."""
+    bench.session.checkpoint()
+    monkeypatch.setattr(session, "sync_folder", lambda folder: bench.sent.append({"op": "synced"}))
+    bench.apply(bench.keyed_batch([(key, [(INSERT, [1, "a"])])]))
+    assert [frame["op"] for frame in bench.sent][-3:] == ["committing", "synced", "answers"]
+    bench.apply(bench.batch([[(INSERT, [2, "b"])]]))
+    assert "synced" not in [frame["op"] for frame in bench.sent]
 
 
 @pytest.mark.parametrize(
