@@ -44,7 +44,7 @@ def nices(pid: int) -> set[int]:
 
 def group_of(pid: int) -> str:
     group = Path(f"/proc/{pid}/autogroup")
-    return group.read_text().split()[-1] if group.exists() else ""
+    return group.read_text() if group.exists() else ""
 
 
 def test_all_threads_give_way_and_go_first_again(child: subprocess.Popen[str]) -> None:
@@ -55,6 +55,22 @@ def test_all_threads_give_way_and_go_first_again(child: subprocess.Popen[str]) -
     assert precedence.go_first(child.pid) or not precedence.can_be_taken_back()
     if precedence.can_be_taken_back():
         assert nices(child.pid) == {own}
+        assert group_of(child.pid) == before
+
+
+def test_who_is_in_the_root_group_can_let_children_give_way(
+    child: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells nothing of the group of a process whose session is that of init: its group file is empty."""
+    root_group = tmp_path / "autogroup"
+    root_group.write_text("")
+    monkeypatch.setattr(precedence, "_OWN_GROUP", root_group)
+    before = group_of(child.pid)
+    precedence.give_way(child.pid)
+    if before:
+        assert group_of(child.pid).endswith(f" nice {precedence.STEPS}\n")
+    assert precedence.go_first(child.pid) or not precedence.can_be_taken_back()
+    if precedence.can_be_taken_back():
         assert group_of(child.pid) == before
 
 

@@ -19,6 +19,7 @@ STEPS: Final = 10
 _LOWEST: Final = 19
 _CAP_SYS_ADMIN, _CAP_SYS_NICE = 21, 23
 _AUTOMATIC_GROUPS: Final = Path("/proc/sys/kernel/sched_autogroup_enabled")
+_OWN_GROUP: Final = Path("/proc/self/autogroup")
 
 
 @cache
@@ -61,8 +62,7 @@ def _renice(pid: int, steps: int) -> bool:
 
 def _renice_group(pid: int, steps: int) -> bool:
     try:
-        # Trap: the nice value of a group is its own: a keeper under `nice -n 5` is in a group of 0, and so are its children.
-        nice = min(_LOWEST, int(Path("/proc/self/autogroup").read_text().split()[-1]) + steps)
+        nice = min(_LOWEST, _group_nice(_OWN_GROUP.read_text()) + steps)
         with open(f"/proc/{pid}/autogroup", "w") as file:
             file.write(str(nice))
     except (FileNotFoundError, ProcessLookupError):
@@ -70,3 +70,12 @@ def _renice_group(pid: int, steps: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _group_nice(group: str) -> int:
+    """The nice value of a group as the kernel tells of it, such as "/autogroup-75 nice 5".
+
+    Trap: it is the group's own: a keeper under `nice -n 5` is in a group of 0, and so are its children. And the kernel tells
+    nothing of who is in the root group, such as a service of an init that never called setsid.
+    """
+    return int(group.rsplit(maxsplit=1)[-1]) if group.strip() else 0
