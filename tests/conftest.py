@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest._code.code import ExceptionRepr
 
 from tests.support.keeper import KeeperProcess
 from tests.support.warehouse import flights_file
@@ -20,6 +21,17 @@ StartKeeper = Callable[..., KeeperProcess]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Why: a shell starts what runs in the background with interrupts ignored, and every program that we start inherits it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failed test, what its keepers logged of errors: the answer to a client says no more than that there was one."""
+    report = yield
+    if report.failed and isinstance(report.longrepr, ExceptionRepr):
+        for keeper in KeeperProcess.living:
+            if troubles := keeper.troubles():
+                report.longrepr.addsection(f"the log of the keeper on port {keeper.port}", "\n".join(f"E   {line}" for line in troubles))
+    return report
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,10 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -25,6 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 WAIT_TIMEOUT_S = 40.0  # Why that long: two lanes of CI share two cores, and waiting costs nothing where it is not in vain
+_TRACE = re.compile(r"\s{2,}|\^+")
 _KEY = re.compile(r"pk_[A-Za-z0-9]+_[A-Za-z0-9_-]+")
 
 
@@ -79,6 +81,7 @@ class KeeperProcess:
     """`pondkeeper serve TARGET` as its own process; `with KeeperProcess(path) as keeper:` starts and stops it."""
 
     command = "serve"
+    living: ClassVar[weakref.WeakSet[KeeperProcess]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class KeeperProcess:
         self._key: str | None = None
         folder = target if target.is_dir() else target.parent
         self._log_path = folder / f".keeper-{self.port}.log"
+        self.living.add(self)
 
     # Life
 
@@ -207,6 +211,12 @@ class KeeperProcess:
     def log(self) -> str:
         """Everything it has written to stdout and stderr so far."""
         return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def troubles(self) -> list[str]:
+        """The last line of the last exceptions that it logged, with where they were raised."""
+        lines = [line for line in self.log().splitlines() if '"exception"' in line or line.startswith("Traceback")]
+        told = [_TRACE.sub(" … ", line[-1200:].replace("\\n", " ")) for line in lines]
+        return list(dict.fromkeys(line[-220:] for line in told))[-3:]
 
     @property
     def key(self) -> str:
