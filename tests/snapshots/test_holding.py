@@ -126,7 +126,11 @@ def test_retire_takes_only_what_nobody_has_open(
 def test_readers_of_the_link_never_see_less_than_before(
     paths: DatabasePaths, writer: duckdb.DuckDBPyConnection, copier: CopierProcess
 ) -> None:
-    """A program that opens the link again and again while versions come and go sees every one whole, and never goes back."""
+    """A program that opens the link again and again while versions come and go sees every one whole, and never goes back.
+
+    DuckDB follows the link before it opens the file; where three versions come in between, it says that there is no file,
+    and the program opens the link again.
+    """
     writer.execute("create table t(i bigint, u uuid)")
     publish_some(writer, copier, range(1, 2))
     code = (
@@ -134,7 +138,10 @@ def test_readers_of_the_link_never_see_less_than_before(
         "last = 0\n"
         "print('on', flush=True)\n"
         "while True:\n"
-        "    c = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "    try: c = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "    except duckdb.IOException as error:\n"
+        "        if 'does not exist' in str(error): continue\n"
+        "        raise\n"
         "    n, d = c.execute('select count(*), count(distinct i) from t').fetchone()\n"
         "    c.close()\n"
         "    assert n == d and n % 2000 == 0 and n >= last, (n, d, last)\n"
