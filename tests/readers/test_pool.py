@@ -107,6 +107,30 @@ async def test_who_gives_a_query_no_time_has_not_waited_for_others(pool: Pool) -
     assert ended.value.code == "query_timed_out"
 
 
+async def test_a_bomb_dies_with_a_reader_that_nobody_else_has_warmed(pool: Pool) -> None:
+    """Who asks again gets the reader that he had, however many readers another caller has lost meanwhile."""
+    served: set[int] = set()
+    for _ in range(4):
+        await read_as(pool, "quiet", "honest")
+        served.update(reader.child.pid for reader in pool._readers if reader.last_caller == "quiet")
+        with pytest.raises(WorkerDied):
+            await read_as(pool, "thrower", "no frame at all")
+        await settled(pool)
+    assert len(served) == 1
+    assert pool.kills == 4
+
+
+async def read_as(pool: Pool, caller: str, sql: str) -> None:
+    deadline = asyncio.get_running_loop().time() + 3.0
+    await read_to_the_end(await pool.ask(Question("q", {"sql": sql}, deadline, 3.0, lambda: None, caller=caller), SNAPSHOT))
+
+
+async def settled(pool: Pool) -> None:
+    """Return when every reader is idle again."""
+    while pool.states()["idle"] < pool.limits.count:
+        await asyncio.sleep(0.01)
+
+
 async def read_to_the_end(stream: AnswerStream) -> None:
     async for _ in stream:
         pass

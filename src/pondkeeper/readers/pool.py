@@ -173,15 +173,23 @@ class Pool:
             raise
 
     def _take_idle(self, database: str, caller: str) -> Reader | None:
-        """The idle reader of the database that was used last: it is warm. Else the one of another that was not used for longest.
+        """The idle reader of the database that the caller had last: it is warm, and his. Else one that was nobody's yet, else
+        the one that was not used for longest; of another database only where this one has none.
 
-        One that the kernel lets never go first again is rather for a caller whose queries give way anyway.
+        Why his own: a bomb dies with its reader, and would else take the warm one of whoever asked before it. One that the
+        kernel lets never go first again is rather for a caller whose queries give way anyway.
         """
         if not self._idle:
             return None
-        warm = [reader for reader in reversed(self._idle) if reader.database == database]
         gives_way = self._line.is_greedy(caller)
-        reader = next((each for each in warm if each.gives_way == gives_way), warm[0] if warm else self._idle[0])
+
+        def rank(place_and_reader: tuple[int, Reader]) -> tuple[bool, bool, int, int]:
+            place, reader = place_and_reader
+            if is_his := reader.database == database and reader.last_caller == caller:
+                place = -place
+            return reader.database != database, reader.gives_way != gives_way, 0 if is_his else 1 if reader.last_caller is None else 2, place
+
+        _, reader = min(enumerate(self._idle), key=rank)
         self._idle.remove(reader)
         return reader
 
@@ -265,7 +273,7 @@ class Pool:
 
     def _given_to(self, reader: Reader, caller: str) -> Reader:
         """The reader, which is now the caller's."""
-        reader.state, reader.caller = ReaderState.BUSY, caller
+        reader.state, reader.caller, reader.last_caller = ReaderState.BUSY, caller, caller
         if self._line.is_greedy(caller):
             reader.let_others_go_first()
         else:

@@ -45,7 +45,7 @@ class Reader:
     """A reader process; `release` gives it back to its pool, exactly once per use.
 
     `database`: whose fence it was born behind, or, where nothing fences files in, which it has open. `caller`: whose
-    query it runs. `is_replaced`: it ends because another is born in its place. `heir`: who waits for it while it is born. `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
+    query it runs; `last_caller`: whose it ran last. `is_replaced`: it ends because another is born in its place. `heir`: who waits for it while it is born. `snapshot`: what it has open, or has let go of. `was_useful`: it has answered something, or we ended it; else its death
     counts as one at birth. `is_spent`: it ran out of memory, and what its allocator still holds would be missing to the
     next query.
     """
@@ -58,6 +58,7 @@ class Reader:
         self.side_tasks = side_tasks
         self.state = ReaderState.STARTING
         self.caller: str | None = None
+        self.last_caller: str | None = None
         self.snapshot: Snapshot | None = None
         self.has_it_open = False
         self.resources: Resources | None = None
