@@ -9,6 +9,7 @@
     │   ├── TableNotFound  BodyInvalid  ColumnsDiffer  RowsInvalid  TableChanged  PartsApplied  RejectsNotFound
     │   ├── VersionNotArchived  ArchiveConflict  ArchiveKeyInvalid
     │   ├── DatabaseIsReplica  PromotionRefused
+    │   ├── JobNotFound  RunNotFound  SourceRefused  EmptySource  SchemaDrifted  ExtraMissing
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
@@ -20,9 +21,11 @@
     │   ├── PrimaryUnreachable  ReplicaDiverged
     │   └── DiskFull  SpoolUnavailable
     ├── WorkerDied  AnswerIncomplete  OutcomeUnknown
+    ├── RunFailed                 a run of a job ended without its purpose
+    │   └── RunCancelled  RunTimedOut  RunLost  SourceUnavailable
     ├── KeeperRunning  KeeperNotRunning  KeeperNotAnswering  KeeperStopping
     ├── FenceMissing  EngineUnjudged
-    └── ControlUnavailable  SettingInvalid
+    └── ControlUnavailable  SettingInvalid  JobInvalid
 
 An error travels between processes as `to_wire()` and comes back as the same class by `from_wire()`.
 `private` is for logs and administrators: it may name paths, `message` and `remedy` never do.
@@ -315,6 +318,54 @@ class PromotionRefused(RequestRefused):
     code = "promotion_refused"
     http_status = 409
     default_remedy = "Stop the primary first, so that nobody writes there any more, and try again; `--force` does without."
+
+
+class JobNotFound(RequestRefused):
+    """There is no job of that name."""
+
+    code = "job_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper job list` shows the jobs of this keeper; they stand in pondkeeper.toml as [jobs.NAME]."
+
+
+class RunNotFound(RequestRefused):
+    """There is no run of that id."""
+
+    code = "run_not_found"
+    http_status = 404
+    default_remedy = "`pondkeeper job history` shows the runs that are kept; `runs.keep` and `runs.keep_s` say how many and how long."
+
+
+class SourceRefused(RequestRefused):
+    """The source of a job refuses what the job asks of it."""
+
+    code = "source_refused"
+    http_status = 422
+    default_remedy = "Correct the job or the rights of its user at the source; the message is the source's own."
+
+
+class EmptySource(RequestRefused):
+    """The source has no rows, so the full table here was left as it is."""
+
+    code = "empty_source"
+    http_status = 422
+    default_remedy = "If the source is meant to be empty, set `allow_empty = true` for the job."
+
+
+class SchemaDrifted(RequestRefused):
+    """The source has other columns or types than the table here, and the job's setting for that refuses it."""
+
+    code = "schema_drifted"
+    http_status = 409
+    default_remedy = "Look at the change that the message names; `drift = \"allow\"` takes such changes over."
+
+
+class ExtraMissing(RequestRefused):
+    """A package that this kind of job needs is not installed."""
+
+    code = "extra_missing"
+    http_status = 501
+    default_remedy = "Install the extra that the message names into the environment of the keeper."
 
 
 class HttpInvalid(RequestRefused):
@@ -629,6 +680,48 @@ class OutcomeUnknown(PondkeeperError):
     default_remedy = "Look whether the change is there before you send it again."
 
 
+class RunFailed(PondkeeperError):
+    """The run of the job failed."""
+
+    code = "run_failed"
+    http_status = 500
+    exit_code = 11
+    default_remedy = "`pondkeeper job logs` shows what it wrote."
+
+
+class RunCancelled(RunFailed):
+    """The run was cancelled."""
+
+    code = "run_cancelled"
+    http_status = 409
+    exit_code = 5
+    default_remedy = "Somebody ended it on purpose; `pondkeeper job run` starts it anew."
+
+
+class RunTimedOut(RunFailed):
+    """The run did not end within its time limit and was ended."""
+
+    code = "run_timed_out"
+    http_status = 408
+    exit_code = 4
+    default_remedy = "Look into its log for what took so long, or raise `timeout_s` of the job."
+
+
+class RunLost(RunFailed):
+    """The processes of the run were killed from outside, so nobody knows how far it came."""
+
+    code = "run_lost"
+    default_remedy = "Look whether it may be repeated, and run it again; with `retries` this happens by itself."
+
+
+class SourceUnavailable(RunFailed):
+    """The source of the job cannot be reached right now."""
+
+    code = "source_unavailable"
+    http_status = 503
+    default_remedy = "See that it runs and that this machine may reach it; `retries` lets the job try again by itself."
+
+
 class KeeperRunning(PondkeeperError):
     """Another keeper has this database already."""
 
@@ -717,6 +810,15 @@ class SettingInvalid(PondkeeperError):
     http_status = 400
     exit_code = 2
     default_remedy = "`pondkeeper settings` prints every setting with its unit, default and origin."
+
+
+class JobInvalid(PondkeeperError):
+    """A job in the settings file cannot be used as it stands."""
+
+    code = "job_invalid"
+    http_status = 400
+    exit_code = 2
+    default_remedy = "Correct the line that the message names; `pondkeeper job list` reads the file as the keeper does."
 
 
 def _tree(kind: type[PondkeeperError]) -> dict[str, type[PondkeeperError]]:

@@ -70,6 +70,19 @@ def write_atomic(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
     sync_folder(path.parent)
 
 
+def write_volatile(path: Path, data: bytes, *, mode: int = PRIVATE_FILE) -> None:
+    """Replace `path` in one step, without a wait for the disk: for what the next writing makes worthless."""
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        temp.replace(path)
+    except BaseException:  # Why: whatever ended the write, the half-made temp file must not stay behind.
+        temp.unlink(missing_ok=True)
+        raise
+
+
 def link_atomic(link: Path, target: Path) -> None:
     """Point the symbolic link `link` at `target` (relative to it) in one step."""
     relative = os.path.relpath(target, link.parent)

@@ -69,12 +69,65 @@ class Home:
         return self.root / "archive.json"
 
     @property
+    def runs(self) -> Path:
+        """A folder per run of a job."""
+        return self.root / "runs"
+
+    def run(self, run_id: str) -> RunPaths:
+        return RunPaths(self.runs / run_id)
+
+    def job(self, name: str) -> Path:
+        """What a job keeps from one run to the next."""
+        return self.root / "jobs" / name
+
+    @property
     def temp(self) -> Path:
         """Temp folders of the children, one each; emptied when a keeper starts."""
         return self.root / "temp"
 
     def database(self, file: Path) -> DatabasePaths:
         return DatabasePaths(file=file.resolve(), home=self.root)
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The paths of one run of a job."""
+
+    folder: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.name
+
+    @property
+    def plan_json(self) -> Path:
+        """What is to be done."""
+        return self.folder / "plan.json"
+
+    @property
+    def status_json(self) -> Path:
+        """How far it is."""
+        return self.folder / "status.json"
+
+    @property
+    def log(self) -> Path:
+        """What it has written, masked, each line with its moment."""
+        return self.folder / "log"
+
+    @property
+    def lock(self) -> Path:
+        """flock of the supervisor: the only proof that the run lives."""
+        return self.folder / "lock"
+
+    @property
+    def cancel_json(self) -> Path:
+        """Somebody wants the run to end, and who."""
+        return self.folder / "cancel.json"
+
+    @property
+    def staging(self) -> Path:
+        """What waits to be loaded; removed when the attempt has ended."""
+        return self.folder / "staging"
 
 
 @dataclass(frozen=True)

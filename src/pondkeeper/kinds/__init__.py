@@ -1,0 +1,1 @@
+"""What happens inside the process of a run: its supervisor, what a kind of job is given, and the kinds."""

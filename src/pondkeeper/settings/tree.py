@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path  # Why at run time: `leaves` asks for the types of the fields.
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from typing import Any, TypeVar
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -428,6 +426,40 @@ class ReplicaSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RunSettings:
+    """The runs of jobs: how many at once, how they end, and how long they are remembered."""
+
+    max_running: int = setting(2, "Runs that go on at the same time; more wait in the queue.", minimum=1, maximum=1000)
+    kill_after_s: float = setting(
+        10.0,
+        "Time between asking a run to end (cancelled, or out of time) and killing its processes.",
+        unit="s",
+        minimum=0,
+        maximum=3600,
+    )
+    when_keeper_dies: str = setting(
+        "follow",
+        "`follow`: runs go on while no keeper is there, and the next keeper follows them. `end`: they are ended with the keeper, "
+        "and begin again with the next one.",
+        choices=("follow", "end"),
+    )
+    keep: int = setting(1000, "Runs whose folder (log, status) is kept; older ones go.", minimum=1, maximum=1_000_000)
+    keep_s: float = setting(
+        30 * DAY_S, "How long runs are remembered, and their folders kept.", unit="s", minimum=60, maximum=100 * 400 * DAY_S
+    )
+    max_log_bytes: int = setting(
+        64 * MIB, "Largest log of a run; of what comes after it only the end is kept.", unit="bytes", minimum=64 * KIB, maximum=TIB
+    )
+    staging_limit_bytes: int = setting(
+        64 * GIB,
+        "Disk space that one run may take in its staging folder; a run that takes more is ended.",
+        unit="bytes",
+        minimum=MIB,
+        maximum=1024 * TIB,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The log on stderr."""
 
@@ -461,8 +493,11 @@ class Settings:
     audit: AuditSettings = field(default_factory=AuditSettings)
     fence: FenceSettings = field(default_factory=FenceSettings)
     replica: ReplicaSettings = field(default_factory=ReplicaSettings)
+    runs: RunSettings = field(default_factory=RunSettings)
     log: LogSettings = field(default_factory=LogSettings)
     origins: Mapping[str, str] = field(default_factory=_no_origins, compare=False, repr=False)
+    file: Path | None = field(default=None, compare=False, repr=False)
+    """Which settings file was looked for: the jobs stand in the same one."""
 
     @staticmethod
     def load(
