@@ -14,6 +14,7 @@ import pytest
 from _pytest._code.code import ExceptionRepr
 
 from tests.support.keeper import KeeperProcess
+from tests.support.postgres import PostgresServer
 from tests.support.warehouse import flights_file
 
 StartKeeper = Callable[..., KeeperProcess]
@@ -88,3 +89,22 @@ def keeper(start_keeper: StartKeeper) -> KeeperProcess:
 def flights_keeper(start_keeper: StartKeeper, flights: Path) -> KeeperProcess:
     """A keeper on a flights warehouse of the test's own."""
     return start_keeper(flights)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL that all tests of a run share; who stops or kills it starts it again. Each takes a database of its own."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def source(postgres: PostgresServer) -> Iterator[str]:
+    """The name of a new, empty database of that PostgreSQL; dropped after the test, with its replication slots."""
+    if not postgres.is_running():
+        postgres.start()
+    name = postgres.new_database()
+    yield name
+    if not postgres.is_running():
+        postgres.start()
+    postgres.drop_database(name)

@@ -23,3 +23,18 @@ need_command() {
   fi
   say "$1 is not here ($3): tests that need it will be skipped; install the package $2"
 }
+
+# need_postgres: Debian's PostgreSQL server, for sources of the tests; programs only, no cluster and no service of it.
+need_postgres() {
+  command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing postgresql (jobs copy from a real server)"
+    local no_cluster=/etc/postgresql-common/createcluster.d/pondkeeper-tests.conf
+    mkdir -p "${no_cluster%/*}" && echo "create_main_cluster = false" >"$no_cluster"
+    { apt-get install -y --no-install-recommends postgresql || { apt-get update && apt-get install -y --no-install-recommends postgresql; }; } \
+      </dev/null >/dev/null 2>&1 || true
+    rm -f "$no_cluster"
+    compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && return
+  fi
+  say "PostgreSQL's server is not here: tests that need it will be skipped; install the package postgresql"
+}
