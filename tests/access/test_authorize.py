@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +12,10 @@ from pondkeeper.access.authorize import LOCAL_KEY, RULES, Action, Scope, authori
 from pondkeeper.access.keys import Key, Role
 from pondkeeper.errors import Forbidden
 
-READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ, Action.BACKUP_READ}
-OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST, Action.EVENTS}
+READING = {Action.QUERY, Action.DATABASE_STATUS, Action.SNAPSHOT_READ, Action.BACKUP_READ, Action.JOB_SEE}
+OWN = {Action.QUERY_SEE_OWN, Action.QUERY_CANCEL_OWN, Action.DATABASES_LIST, Action.EVENTS, Action.JOBS_LIST}
 WRITING = {Action.EXECUTE, Action.INGEST, Action.REJECTS_READ, Action.LEASE, Action.TICKETS, Action.SNAPSHOT_TAKE} | {Action.BACKUP_TAKE}
+WRITING |= {Action.JOB_LOG, Action.JOB_RUN, Action.JOB_CANCEL}
 
 
 def key(role: Role, *databases: str) -> Key:
@@ -22,7 +24,9 @@ def key(role: Role, *databases: str) -> Key:
 
 def allowed(key: Key, database: str = "sales") -> set[Action]:
     return {
-        action for action in Action if is_allowed(key, action, database if RULES[action][1] is Scope.DATABASE else None)
+        action
+        for action in Action
+        if is_allowed(key, action, database if RULES[action][1] in (Scope.DATABASE, Scope.JOB) else None)
     }
 
 
@@ -62,6 +66,15 @@ def test_a_forgotten_database_is_refused() -> None:
     """A door that asks about a database without saying which gets no, for admins too."""
     with pytest.raises(Forbidden):
         authorize(key(Role.ADMIN, "*"), Action.QUERY)
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_job_without_a_database_is_the_whole_keepers(role: Role) -> None:
+    """Who may see one database only sees no job that has none; a key for some tables sees no job at all."""
+    assert is_allowed(key(role, "*"), Action.JOB_SEE)
+    assert not is_allowed(key(role, "sales"), Action.JOB_SEE)
+    some_tables = replace(key(Role.READER, "*"), tables=("flights",))
+    assert not is_allowed(some_tables, Action.JOB_SEE, "sales")
 
 
 def test_a_database_named_star_opens_nothing() -> None:

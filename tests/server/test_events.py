@@ -17,6 +17,7 @@ import pytest
 from pondkeeper.client import Client
 from pondkeeper.databases import events as events_module
 from pondkeeper.databases.events import Event, EventHub
+from pondkeeper.server import listeners
 from pondkeeper.server.bounds import Bounds
 from pondkeeper.server.routes import events as route
 from tests.server.conftest import MakeServed, Served, read_all
@@ -218,7 +219,7 @@ def test_a_slow_listener_gets_a_gap_and_holds_up_nobody(make_served: MakeServed)
 
 
 def test_listeners_are_bounded_by_key(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "MAX_LISTENERS_PER_KEY", 1)
+    monkeypatch.setattr(listeners, "MAX_LISTENERS_PER_KEY", 1)
     with hearing(served):
         with served.client() as client:
             assert client.get("/v1/events").status_code == 429

@@ -36,6 +36,12 @@ class Action(StrEnum):
     QUERY_CANCEL_OWN = "query_cancel_own"
     DATABASES_LIST = "databases_list"
     EVENTS = "events"
+    JOBS_LIST = "jobs_list"
+    JOB_SEE = "job_see"
+    JOB_LOG = "job_log"
+    JOB_RUN = "job_run"
+    JOB_CANCEL = "job_cancel"
+    JOB_ENABLE = "job_enable"
     METRICS = "metrics"
     SETTINGS_SEE = "settings_see"
     KEYS = "keys"
@@ -45,6 +51,7 @@ class Scope(Enum):
     """What an action is done to."""
 
     DATABASE = "one database: the key must name it"
+    JOB = "a job: the key must name its database, or be for every database where it has none"
     KEEPER = "the whole keeper: the key must be for every database"
     OWN = "what belongs to the key: any live key"
 
@@ -79,6 +86,15 @@ RULES: dict[Action, tuple[Role, Scope]] = {
     Action.DATABASES_LIST: (Role.READER, Scope.OWN),
     # The stream itself: which events are in it is decided by DATABASE_STATUS and QUERY_SEE_OWN or QUERY_SEE_OTHERS.
     Action.EVENTS: (Role.READER, Scope.OWN),
+    # The list itself: what stands in it is filtered by JOB_SEE.
+    Action.JOBS_LIST: (Role.READER, Scope.OWN),
+    Action.JOB_SEE: (Role.READER, Scope.JOB),
+    # Why writer: what a program prints carries data, and names of machines that it comes from.
+    Action.JOB_LOG: (Role.WRITER, Scope.JOB),
+    Action.JOB_RUN: (Role.WRITER, Scope.JOB),
+    Action.JOB_CANCEL: (Role.WRITER, Scope.JOB),
+    # Why admin: a job that is off stays off, also after a restart, and nobody misses it at once.
+    Action.JOB_ENABLE: (Role.ADMIN, Scope.JOB),
     Action.METRICS: (Role.READER, Scope.KEEPER),
     Action.SETTINGS_SEE: (Role.ADMIN, Scope.KEEPER),
     # Why the whole keeper: an admin of one database could else make a key for every other.
@@ -109,9 +125,9 @@ def authorize(key: Key, action: Action, database: str | None = None) -> None:
         raise Forbidden(f"The role {key.role} may not do `{action}`; that takes the role {role}.", action=action.value)
     if key.tables is not None and action not in FOR_SOME_TABLES:
         raise Forbidden(f"A key for some tables may not do `{action}`.", action=action.value)
-    if scope is Scope.OWN or (key.is_for_every_database and (scope is Scope.KEEPER or database is not None)):
+    if scope is Scope.OWN or (key.is_for_every_database and (scope is not Scope.DATABASE or database is not None)):
         return
-    if scope is Scope.DATABASE and database is not None and database in key.databases:
+    if scope in (Scope.DATABASE, Scope.JOB) and database is not None and database in key.databases:
         return
     what = "the keeper as a whole" if scope is Scope.KEEPER or database is None else f"the database {database[:100]!r}"
     raise Forbidden(f"This key is not for {what}.", action=action.value)

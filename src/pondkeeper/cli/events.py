@@ -12,7 +12,10 @@ from pondkeeper.cli.output import one_line, print_json_line
 from pondkeeper.cli.target import Target, database_option, json_option, target_options
 
 _OF_ARCHIVE = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
-KINDS = ("published", *_OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed")
+_OF_RUNS = ("run_queued", "run_started", "run_progress", "run_finished")
+KINDS = (
+    "published", *_OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed", *_OF_RUNS,
+)  # fmt: skip
 
 
 @new_command(
@@ -28,7 +31,7 @@ KINDS = ("published", *_OF_ARCHIVE, "repaired", "restored", "queue", "lease", "q
 @json_option
 @target_options
 def command(kinds: tuple[str, ...], count: int | None, database: str | None, as_json: bool, target: Target) -> None:
-    """Show publishes, changes of queue and lease, and queries as they start, end and are killed.
+    """Show publishes, changes of queue and lease, queries as they start, end and are killed, and runs of jobs.
 
     With --json one line for each. An event `gap` says that some were missed.
     """
@@ -47,4 +50,4 @@ def _print(event: dict[str, Any], as_json: bool) -> None:
     else:
         rest = {name: value for name, value in event.items() if name not in ("at", "kind", "database") and value is not None}
         told = " ".join(f"{name}={value}" for name, value in rest.items())
-        click.echo(one_line(f"{event['at'][11:23]}  {event['kind']:<13}  {event['database']}  {told}"))
+        click.echo(one_line(f"{event['at'][11:23]}  {event['kind']:<13}  {event['database'] or '-'}  {told}"))

@@ -12,7 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 OF_ARCHIVE: Final = ("archived", "archive_behind", "archive_caught_up", "backup_verified")
-KINDS: Final = ("published", *OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed")
+OF_RUNS: Final = ("run_queued", "run_started", "run_progress", "run_finished")
+KINDS: Final = (
+    "published", *OF_ARCHIVE, "repaired", "restored", "queue", "lease", "query_started", "query_ended", "query_killed", *OF_RUNS,
+)  # fmt: skip
 OF_QUERIES: Final = frozenset({"query_started", "query_ended", "query_killed"})
 RECENT: Final = 2_000
 RECENT_S: Final = 120.0
@@ -21,7 +24,10 @@ MAX_UNSENT: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened in a database. `key_id`: whose query it is about; only its key and administrators see it."""
+    """One thing that happened in a database (or, of a run of a job that has none, in the keeper: then it is empty).
+
+    `key_id`: whose query it is about; only its key and administrators see it.
+    """
 
     number: int
     kind: str
@@ -33,7 +39,7 @@ class Event:
     def describe(self) -> dict[str, Any]:
         """The event for a listener."""
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds")
-        return {"kind": self.kind, "database": self.database, "at": at, **self.data}
+        return {"kind": self.kind, "database": self.database or None, "at": at, **self.data}
 
 
 class Listener:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pondkeeper.access.authorize import CHANGING, authorize
+from pondkeeper.server.listeners import Seats
 from pondkeeper.server.scopes import caller_of, entry_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pondkeeper.databases.database import Database
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
+    from pondkeeper.jobs.desk import JobsDesk
     from pondkeeper.server.metrics import Meters
     from pondkeeper.settings import Settings
 
@@ -41,7 +43,9 @@ class Context:
     archiver: ArchiverDesk | None = None
     feed: Feed | None = None
     replicas: ReplicaKeeper | None = None
+    jobs: JobsDesk | None = None
     is_stopping: bool = False
+    seats: Seats = field(default_factory=Seats)
 
     def database(self, scope: Scope, action: Action) -> Database:
         """The database that the path names, or the only one, for a caller who may do that to it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
@@ -11,11 +10,11 @@ from fastapi import APIRouter
 from starlette.types import Receive, Scope, Send
 
 from pondkeeper.access.authorize import Action, authorize, is_allowed
-from pondkeeper.access.tokens import token_in_header
-from pondkeeper.databases.events import KINDS, OF_QUERIES, Event, Listener
-from pondkeeper.errors import InvalidRequest, PondkeeperError, RateLimited
+from pondkeeper.databases.events import KINDS, OF_QUERIES, OF_RUNS, Event, Listener
+from pondkeeper.errors import InvalidRequest
 from pondkeeper.server.answers import Direct
 from pondkeeper.server.context import Context
+from pondkeeper.server.listeners import is_still_let_in
 from pondkeeper.server.problems import NO_SNIFF, NO_STORE
 from pondkeeper.server.scopes import caller_of, entry_of, exchange_of, header
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pondkeeper.access.keys import Key
 
 HEARTBEAT_S: Final = 15.0
-MAX_LISTENERS: Final = 256
-MAX_LISTENERS_PER_KEY: Final = 32
 _HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), NO_STORE, NO_SNIFF, (b"x-accel-buffering", b"no")]
 _GAP: Final = b'event: gap\ndata: {"kind":"gap"}\n\n'
 _encoder = msgspec.json.Encoder(enc_hook=str)
@@ -36,7 +33,6 @@ class EventsHandler:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._events = context.running.events
-        self._by_key: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  # Why: ASGI passes it
         """Tell what happens until either side has had enough."""
@@ -44,24 +40,16 @@ class EventsHandler:
         authorize(key, Action.EVENTS)
         wanted = _Wanted.of(scope, key)
         entry_of(scope).database = wanted.database
-        self._admit(key)
         last_id = header(scope, b"last-event-id")
-        listener = self._events.listen(wanted.takes, last_id.decode("latin-1") if last_id else None)
-        self._by_key[key.id] += 1
-        try:
-            if (exchange := exchange_of(scope)) is not None:
-                exchange.cancel_when_gone = True
-            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-            await self._tell(scope, send, listener)
-        finally:
-            listener.close()
-            self._by_key[key.id] -= 1
-
-    def _admit(self, key: Key) -> None:
-        if self._events.count >= MAX_LISTENERS or self._by_key[key.id] >= MAX_LISTENERS_PER_KEY:
-            raise RateLimited(
-                f"{MAX_LISTENERS_PER_KEY} may listen with one key, and {MAX_LISTENERS} in all.", limit="listeners", retry_after_s=5
-            )
+        with self._context.seats.taken_by(key):
+            listener = self._events.listen(wanted.takes, last_id.decode("latin-1") if last_id else None)
+            try:
+                if (exchange := exchange_of(scope)) is not None:
+                    exchange.cancel_when_gone = True
+                await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+                await self._tell(scope, send, listener)
+            finally:
+                listener.close()
 
     async def _tell(self, scope: Scope, send: Send, listener: Listener) -> None:
         await _send(send, b"retry: 1000\n\n")
@@ -70,21 +58,10 @@ class EventsHandler:
             if listener.has_missed_some:
                 await _send(send, _GAP)
                 break
-            if not await self._is_still_let_in(scope):
+            if not await is_still_let_in(self._context, scope):
                 break
             await _send(send, b"".join(map(self._wire, found)) or b": heartbeat\n\n")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _is_still_let_in(self, scope: Scope) -> bool:
-        """Whether the key is still live: one that was revoked hears nothing of what happens after that."""
-        exchange = exchange_of(scope)
-        if exchange is not None and exchange.peer is not None:
-            return True
-        try:
-            await self._context.keys.authenticate(token_in_header(header(scope, b"authorization")))
-        except PondkeeperError:
-            return False
-        return True
 
     def _wire(self, event: Event) -> bytes:
         data = _encoder.encode(event.describe())
@@ -98,7 +75,7 @@ class _Wanted:
         self._key = key
         self.database = database
         self._kinds = kinds
-        self._may_see: dict[tuple[str, bool], bool] = {}
+        self._may_see: dict[tuple[str, tuple[Action, ...]], bool] = {}
 
     @staticmethod
     def of(scope: Scope, key: Key) -> _Wanted:
@@ -116,12 +93,19 @@ class _Wanted:
         """Whether he gets it."""
         if event.kind not in self._kinds or (self.database is not None and event.database != self.database):
             return False
-        place = (event.database, event.kind in OF_QUERIES and event.key_id != self._key.id)
+        place = (event.database, _asked_for(event, self._key.id))
         if place not in self._may_see:
-            self._may_see[place] = is_allowed(self._key, Action.DATABASE_STATUS, event.database) and (
-                not place[1] or is_allowed(self._key, Action.QUERY_SEE_OTHERS, event.database)
-            )
+            self._may_see[place] = all(is_allowed(self._key, action, event.database or None) for action in place[1])
         return self._may_see[place]
+
+
+def _asked_for(event: Event, key_id: str) -> tuple[Action, ...]:
+    """What a key must be allowed to do to hear of it."""
+    if event.kind in OF_RUNS:
+        return (Action.JOB_SEE,)
+    if event.kind in OF_QUERIES and event.key_id != key_id:
+        return (Action.DATABASE_STATUS, Action.QUERY_SEE_OTHERS)
+    return (Action.DATABASE_STATUS,)
 
 
 async def _send(send: Send, data: bytes) -> None:
@@ -145,7 +129,7 @@ def make_router(context: Context) -> APIRouter:
 
     @router.get("/v1/events", summary="What happens, as it happens", **documented)
     async def events() -> Direct:
-        """Publishes, changes of queue and lease, queries as they start, end and are killed: what the key may see."""
+        """Publishes, changes of queue and lease, queries and runs of jobs from their start to their end: what the key may see."""
         return Direct(handler)
 
     return router
