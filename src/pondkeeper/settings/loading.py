@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 # Variables of the command line itself, which are no settings.
 OTHER_VARIABLES = frozenset(
-    {"PONDKEEPER_HOME", "PONDKEEPER_URL", "PONDKEEPER_KEY", "PONDKEEPER_CONFIG", "PONDKEEPER_DATABASE"}
+    {"PONDKEEPER_HOME", "PONDKEEPER_URL", "PONDKEEPER_KEY", "PONDKEEPER_CONFIG", "PONDKEEPER_DATABASE", "PONDKEEPER_RUN"}
 )
+
+# A section of the same file that is no setting: the jobs are read by `pondkeeper.jobs.definition`.
+JOBS = "jobs"
 
 # Trap: Kubernetes sets such variables in every pod for a service whose name begins with "pondkeeper", among them
 # PONDKEEPER_SERVER_PORT=tcp://10.0.0.1:8420 for one named "pondkeeper-server".
@@ -39,20 +42,22 @@ def load(
         _take_file(written, values, origins)
     _take_environment(os.environ if environment is None else environment, values, origins)
     _take_flags(flags, values, origins)
-    return _build(values, origins)
+    return _build(values, origins, file)
 
 
-def _build(values: Mapping[str, Any], origins: dict[str, str]) -> Settings:
+def _build(values: Mapping[str, Any], origins: dict[str, str], file: Path | None) -> Settings:
     sections: dict[str, dict[str, Any]] = {section: {} for section in section_classes()}
     for name, value in values.items():
         section, _, key = name.partition(".")
         sections[section][key] = value
     made = {section: kind(**sections[section]) for section, kind in section_classes().items()}
-    return Settings(**made, origins=MappingProxyType(origins))
+    return Settings(**made, origins=MappingProxyType(origins), file=file)
 
 
 def _take_file(written: SettingsFile, values: dict[str, Any], origins: dict[str, str]) -> None:
     for section, content in written.table.items():
+        if section == JOBS:
+            continue
         if section not in section_classes():
             raise _unknown_in_file(written, section, content)
         if not isinstance(content, dict):

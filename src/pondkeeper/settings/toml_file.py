@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pondkeeper.errors import SettingInvalid
+from pondkeeper.settings.toml_lines import lines_of_keys
 
 MAX_FILE_BYTES = 256 * 1024
 
-_TABLE = re.compile(r"\s*\[\s*([^\[\]#]+?)\s*\]")
-_KEY = re.compile(r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
 _LINE_OF_SYNTAX_ERROR = re.compile(r"at line (\d+)")
 
 
@@ -27,8 +26,10 @@ class SettingsFile:
     lines: Mapping[str, int]
 
     def line(self, name: str) -> int | None:
-        """The line of a dotted key, or of the group it stands in (an inline table)."""
-        return self.lines.get(name) or self.lines.get(name.partition(".")[0])
+        """The line of a dotted key, or of the nearest group above it that has one."""
+        while name and name not in self.lines:
+            name = name.rpartition(".")[0]
+        return self.lines.get(name)
 
     def place(self, name: str) -> str:
         """Where a key stands, for people: file and line."""
@@ -82,20 +83,3 @@ def _decoded(path: Path, data: bytes) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _invalid(path, "not UTF-8 text", line=line) from error
-
-
-def lines_of_keys(text: str) -> dict[str, int]:
-    """The line of each dotted key and table of a TOML text (first occurrence). For people: it reads lines, not TOML."""
-    found: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if heading := _TABLE.match(line):
-            table = _dotted(heading[1]) + "."
-            found.setdefault(table[:-1], number)
-        elif key := _KEY.match(line):
-            found.setdefault(table + _dotted(key[1]), number)
-    return found
-
-
-def _dotted(key: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in key.split("."))
