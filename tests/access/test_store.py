@@ -99,7 +99,8 @@ def test_a_crash_in_the_middle_of_a_migration_leaves_the_step_before(
     assert process.returncode == -signal.SIGKILL, "positive control: it died inside the step"
     with Store.open(control_db) as store, store.read() as connection:
         tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        assert tables == {"keys"}
+        assert "keys" in tables
+        assert "later" not in tables
         assert [key.name for key in Keys(store).all()] == ["etl"]
     assert other_process.run(HALF_A_STEP, "live") == f"{len(MIGRATIONS) + 1} 1"
 
