@@ -14,11 +14,12 @@ import click
 from pondkeeper.cli.help import example, new_command
 from pondkeeper.cli.narration import Progress, say, show_error, warn
 from pondkeeper.cli.quantities import DURATION, show_seconds
-from pondkeeper.cli.supervision import Bounds, Ended, descendants, end_all, run_program
+from pondkeeper.cli.supervision import Bounds, Ended, end_all, run_program
 from pondkeeper.cli.target import Target, home_option
 from pondkeeper.errors import DatabaseBusy, PondkeeperError
 from pondkeeper.local.known import database_at, find_database, home_of, is_file_name
 from pondkeeper.settings import Settings
+from pondkeeper.workers.descendants import descendants
 
 if TYPE_CHECKING:
     from pondkeeper.files.locks import LockHolder

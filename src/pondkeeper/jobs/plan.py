@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,21 @@ TRIGGERS: Final = ("manual", "schedule", "after", "retry", "resumed")
 
 
 @dataclass(frozen=True, slots=True)
+class RunBounds:
+    """What the keeper's settings allow a run."""
+
+    kill_after_s: float = 10.0
+    max_log_bytes: int = 64 * 1024 * 1024
+    staging_limit_bytes: int = 64 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """One attempt of a run. `trigger`: manual, schedule, after, retry or resumed; `created_at`: when the run was asked
     for, in seconds since 1970.
 
-    `database_file` of a job without a database is `Path()`. `home` is the folder `.pondkeeper`, `folder` the run's own.
+    `database_file` of a job without a database is `Path()`. `home` is the folder `.pondkeeper`, `folder` the run's own,
+    `workdir` where programs start: beside the settings file, or beside the home where that is in it.
     """
 
     run_id: str
@@ -34,6 +43,8 @@ class RunPlan:
     home: Path
     folder: Path
     created_at: float
+    workdir: Path = Path()
+    bounds: RunBounds = RunBounds()
 
     @property
     def has_database(self) -> bool:
@@ -49,16 +60,19 @@ def plan_json(plan: RunPlan) -> dict[str, Any]:
 
 def plan_of(data: dict[str, Any]) -> RunPlan:
     """The plan that `plan_json` described. Raises JobInvalid when its job is of no known kind, or not as that wants it."""
-    job = dict(data["job"])
     try:
-        settings = msgspec.convert(job.pop("settings"), KINDS[job["kind"]])
-        schedule = Schedule(**job.pop("schedule")) if job.get("schedule") else None
-        notify = msgspec.convert(job.pop("notify"), Notify) if job.get("notify") else None
-        given = job | {"settings": settings, "schedule": schedule, "notify": notify, "after": tuple(job.get("after", ()))}
+        job = dict(data["job"])
+        given = job | {
+            "settings": msgspec.convert(job["settings"], KINDS[job["kind"]]),
+            "schedule": msgspec.convert(job.get("schedule"), Schedule | None),
+            "notify": msgspec.convert(job.get("notify"), Notify | None),
+            "after": tuple(job.get("after", ())),
+        }
+        paths = {name: Path(data[name]) for name in ("database_file", "home", "folder", "workdir")}
+        return RunPlan(**data | paths | {"job": Job(**given), "bounds": RunBounds(**data["bounds"])})
     except (KeyError, TypeError, msgspec.ValidationError) as error:
-        raise JobInvalid("The plan of the run is not one that this release of Pondkeeper understands.", private=str(error)) from error
-    paths = {name: Path(data[name]) for name in ("database_file", "home", "folder")}
-    return RunPlan(**data | paths | {"job": Job(**given)})
+        message = "The plan of the run is not one that this release of Pondkeeper understands."
+        raise JobInvalid(message, private=str(error)) from error
 
 
 def write_plan(file: Path, plan: RunPlan) -> None:
@@ -72,9 +86,5 @@ def read_plan(file: Path) -> RunPlan:
         data = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
         raise JobInvalid("The run has no plan that could be read.", private=str(error)) from error
-    return plan_of(data)
-
-
-def next_attempt(plan: RunPlan, attempt: int, trigger: str) -> RunPlan:
-    """The plan of another attempt of the same run."""
-    return dataclasses.replace(plan, attempt=attempt, trigger=trigger)
+    folder = file.parent
+    return plan_of(data | {"folder": str(folder), "home": str(folder.parent.parent)})  # a home may have been moved

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pondkeeper.kinds.warehouse import Warehouse
 
 BETWEEN_WRITES_S: Final = 0.2
+KEPT_VERSIONS: Final = 50
 
 
 class RunContext:
@@ -144,6 +145,8 @@ class RunContext:
             self._status.held_s = round(self._status.held_s + held_s, 6)
             if version is not None and version not in self._status.versions:
                 self._status.versions.append(version)
+                # Why bounded: a run of change data capture goes on for weeks. The first and the newest are kept.
+                del self._status.versions[KEPT_VERSIONS:-KEPT_VERSIONS]
             self._note()
 
     # The writing of status.json: by a thread, so that who reports progress a thousand times a second pays nothing for it.
@@ -164,6 +167,13 @@ class RunContext:
                 return
             self._changed.clear()
             write_status(self.paths.status_json, self._status, durable=False)
+
+    def end(self) -> None:
+        """The kind has ended: close its database, which publishes what was written where no keeper does."""
+        with self._lock:
+            warehouse, self._warehouse = self._warehouse, None
+        if warehouse is not None:
+            warehouse.close()
 
     def close(self, error: dict[str, Any] | None = None) -> None:
         """Nothing more is reported. `error`: what ended the run."""

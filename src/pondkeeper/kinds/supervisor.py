@@ -1,0 +1,297 @@
+"""The supervisor of a run: `python -m pondkeeper.kinds.supervisor RUN_FOLDER [KEEPER_FD]`, one process for one attempt.
+
+It holds the run's flock as long as it lives, starts the actual work as its child, writes its output into the log, keeps its
+time limit, ends it when it is told to, lets nothing outlive it, and says at last how it ended. It starts quickly: nothing
+here loads more than the standard library and a few small modules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Final
+
+from pondkeeper.errors import PondkeeperError, RunFailed
+from pondkeeper.files.durable import make_folder
+from pondkeeper.files.locks import FlockFile
+from pondkeeper.files.paths import RunPaths
+from pondkeeper.jobs.secrets import is_reference, reveal
+from pondkeeper.jobs.status import Phase, RunStatus, status_in, write_status
+from pondkeeper.kinds.attempt import Stop, conclude, not_started
+from pondkeeper.kinds.log import RunLog
+from pondkeeper.kinds.masking import Mask
+from pondkeeper.kinds.programs import Program
+from pondkeeper.workers import slices
+from pondkeeper.workers.descendants import started_at_ticks
+from pondkeeper.workers.fence import adopt_orphans
+
+TAKEN: Final = 75
+LOOK_EVERY_S: Final = 1.0
+END_POLL_S: Final = 0.05
+CHUNK_BYTES: Final = 64 * 1024
+LEFTOVERS_S: Final = 5.0
+_TOLD: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def main(arguments: list[str]) -> int:
+    """Carry out the attempt that the folder's status says is queued; TAKEN when somebody else does, or has done."""
+    paths = RunPaths(Path(arguments[0]))
+    keeper_fd = int(arguments[1]) if len(arguments) > 1 else None
+    wake = _wake_on_signals()
+    lock = FlockFile(paths.lock)
+    if not lock.try_acquire():
+        return TAKEN
+    status = status_in(paths.status_json)
+    if status is None or status.phase is not Phase.QUEUED:
+        return TAKEN
+    plan = json.loads(paths.plan_json.read_bytes())
+    adopt_orphans()
+    # Why: the keeper asks for short slices, which children inherit; what works in the background can have longer ones.
+    slices.ask_for(os.getpid(), slices.LONG_S if status.priority == "background" else 0.0)
+    supervisor = Supervisor(paths, plan, status, wake, keeper_fd)
+    _let_go_of_stderr()
+    supervisor.run()
+    return 0
+
+
+def _let_go_of_stderr() -> None:
+    """From here on the log has everything. Why: who reads the keeper's stderr to its end must not wait for us."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _wake_on_signals() -> int:
+    """A descriptor from which the numbers of signals can be read as they come."""
+    ours, kernels = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(kernels, warn_on_full_buffer=False)
+    for number in (*_TOLD, signal.SIGCHLD):
+        signal.signal(number, lambda number, frame: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    return ours
+
+
+class Supervisor:
+    """One attempt, from its first status to its last."""
+
+    def __init__(self, paths: RunPaths, plan: dict[str, Any], status: RunStatus, wake: int, keeper_fd: int | None) -> None:
+        self._paths = paths
+        self._plan = plan
+        self._job = plan["job"]
+        self._bounds = plan["bounds"]
+        self._status = status
+        self._mask = Mask()
+        self._log = RunLog(paths.log, self._mask, self._bounds["max_log_bytes"])
+        self._wake = wake
+        self._keeper_fd = keeper_fd
+        self._selector = selectors.DefaultSelector()
+        self._secrets, self._tell_secrets = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._half_secret = b""
+        self._program: Program | None = None
+        self._stop: Stop | None = None
+        self._ends_at: float | None = None
+        self._look_at = 0.0
+
+    def run(self) -> None:
+        """From `starting` to the end, whatever happens in between."""
+        code = 1
+        self._begin()
+        try:
+            code = self._carry_out()
+        except PondkeeperError as error:
+            self._status.error = error.to_wire()
+            self._log.say(f"{error.code}: {error.message}")
+        except Exception as error:  # noqa: BLE001 - nobody else would say how the run ended
+            self._status.error = RunFailed("The supervisor of the run met a fault of its own.").to_wire()
+            self._log.say("".join(traceback.format_exception(error)))
+        finally:
+            self._finish(code)
+
+    def _begin(self) -> None:
+        status, now = self._status, time.time()
+        status.phase, status.started_at, status.updated_at = Phase.STARTING, now, now
+        status.pid, status.pid_started_at = os.getpid(), started_at_ticks(os.getpid())
+        status.done, status.total, status.rate_per_s, status.eta_s = 0, None, None, None
+        status.message, status.error, status.exit_code, status.not_before, status.lease = "", None, None, None, None
+        self._write(durable=False)
+        shutil.rmtree(self._paths.staging, ignore_errors=True)
+        make_folder(self._paths.staging, durable=False)
+        self._log.say(f"attempt {status.attempt} of run {status.run_id} of {status.job} ({status.kind}, {status.trigger})")
+
+    def _carry_out(self) -> int:
+        """Start the work and stay with it until nothing of it lives; its exit code."""
+        if self._is_direct:
+            self._status.phase = Phase.RUNNING
+            self._write(durable=False)
+        program = self._program = self._start()
+        os.close(self._tell_secrets)
+        if self._job["timeout_s"] is not None:
+            self._ends_at = time.monotonic() + self._job["timeout_s"]
+        os.set_blocking(program.output.fileno(), False)
+        for descriptor in (program.output.fileno(), self._secrets, self._wake, self._keeper_fd):
+            if descriptor is not None:
+                self._selector.register(descriptor, selectors.EVENT_READ)
+        while program.code is None:
+            self._wait(program)
+        self._end_leftovers(program)
+        while self._pump(program):
+            pass
+        if not self._is_direct:
+            self._status = status_in(self._paths.status_json) or self._status
+        return program.code
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether the program of the job is started here; all else has a process of ours between, which tells how far it is."""
+        return bool(self._job["kind"] == "command" and self._job["settings"].get("lease", "none") == "none")
+
+    def _start(self) -> Program:
+        settings = self._job["settings"]
+        if not self._is_direct:
+            command = [sys.executable, "-P", "-m", "pondkeeper.kinds.work", str(self._paths.folder), str(self._tell_secrets)]
+            return Program(command, self._environment(), self._workdir, [self._tell_secrets])
+        environment = self._environment()
+        for name, text in settings["environment"].items():
+            environment[name] = reveal(text) if is_reference(text) else text
+            if is_reference(text):
+                self._mask.hide(environment[name])
+        folder = Path(settings["folder"]) if settings["folder"] else self._workdir
+        try:
+            return Program(settings["command"], environment, folder)
+        except OSError as error:
+            raise not_started(settings["command"][0], error) from error
+
+    @property
+    def _workdir(self) -> Path:
+        return Path(self._plan["workdir"])
+
+    def _environment(self) -> dict[str, str]:
+        environment = {**os.environ, "PONDKEEPER_RUN": self._status.run_id, "PONDKEEPER_HOME": self._plan["home"]}
+        environment.pop("PONDKEEPER_DATABASE", None)
+        if self._status.database is not None:
+            environment["PONDKEEPER_DATABASE"] = self._plan["database_file"]
+        return environment
+
+    # While it runs
+
+    def _wait(self, program: Program) -> None:
+        """Wait for whatever is next, and take it in."""
+        ready = {key.fd for key, _ in self._selector.select(program.patience_s(self._patience_s()))}
+        if program.output.fileno() in ready and not self._pump(program):
+            self._selector.unregister(program.output.fileno())
+        if self._secrets in ready:
+            self._learn_secrets()
+        if self._wake in ready:
+            self._hear_signals()
+        if self._keeper_fd in ready:
+            self._selector.unregister(self._keeper_fd)
+            self._end(Stop.INTERRUPTED, "the keeper has ended (runs.when_keeper_dies = end)")
+        program.look()
+        program.kill_if_due()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._look_around()
+
+    def _patience_s(self) -> float:
+        ends_in_s = LOOK_EVERY_S if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
+        return min(LOOK_EVERY_S, ends_in_s if self._stop is None else LOOK_EVERY_S)
+
+    def _hear_signals(self) -> None:
+        numbers = os.read(self._wake, 512)
+        if any(number in numbers for number in _TOLD):
+            self._look_for_cancel()
+            self._end(Stop.INTERRUPTED, "asked to end from outside")
+
+    def _look_around(self) -> None:
+        """What nobody tells us: a cancellation by somebody who may not send us signals, and what was staged."""
+        self._look_for_cancel()
+        limit_bytes = self._bounds["staging_limit_bytes"]
+        if self._stop is None and _size_bytes(self._paths.staging) > limit_bytes:
+            self._end(Stop.STAGED_TOO_MUCH, "more was staged than runs.staging_limit_bytes allows")
+
+    def _look_for_cancel(self) -> None:
+        if self._stop is None and self._paths.cancel_json.exists():
+            self._end(Stop.CANCELLED, f"cancelled by {self._canceller()}")
+
+    def _canceller(self) -> str:
+        try:
+            return str(json.loads(self._paths.cancel_json.read_bytes())["by"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "somebody"
+
+    def _end(self, stop: Stop, why: str) -> None:
+        """Begin to end the work, once."""
+        if self._stop is None and self._program is not None:
+            self._stop = stop
+            self._log.say(f"{why}: SIGTERM, and SIGKILL after {self._bounds['kill_after_s']:g} s")
+            self._program.ask_to_end(self._bounds["kill_after_s"])
+
+    def _pump(self, program: Program) -> bool:
+        """Take what was written into the log; False when nothing is left."""
+        try:
+            data = os.read(program.output.fileno(), CHUNK_BYTES)
+        except BlockingIOError:
+            return program.code is None
+        self._learn_secrets()  # Why here: what was named as a secret before it was written must be hidden in it.
+        self._log.take(data)
+        return bool(data)
+
+    def _learn_secrets(self) -> None:
+        """Hide what the work has named, one JSON text a line."""
+        try:
+            data = os.read(self._secrets, CHUNK_BYTES)
+        except (BlockingIOError, OSError):
+            return
+        if not data:
+            if self._secrets in self._selector.get_map():
+                self._selector.unregister(self._secrets)
+            return
+        *lines, self._half_secret = (self._half_secret + data).split(b"\n")
+        for line in lines:
+            self._mask.hide(json.loads(line))
+
+    # Its end
+
+    def _end_leftovers(self, program: Program) -> None:
+        """End what the program has left behind, also what has left its group and its session."""
+        if program.left() and not program.is_ending:
+            self._log.say("its program has ended and left others behind, which are ended now")
+            program.ask_to_end(min(LEFTOVERS_S, self._bounds["kill_after_s"]))
+        while program.left():
+            self._pump(program)
+            program.kill_if_due()
+            time.sleep(END_POLL_S)
+            program.look()
+
+    def _finish(self, code: int) -> None:
+        by = self._canceller() if self._stop is Stop.CANCELLED else None
+        conclude(self._status, self._plan, code, self._stop, by=by)
+        shutil.rmtree(self._paths.staging, ignore_errors=True)
+        error = f": {self._status.error['message']}" if self._status.error else ""
+        self._log.say(f"attempt ended with {self._status.exit_code}, {self._status.phase.value}{error}")
+        self._log.close()
+        self._write(durable=True)
+
+    def _write(self, *, durable: bool) -> None:
+        write_status(self._paths.status_json, self._status, durable=durable)
+
+
+def _size_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_blocks * 512
+        except OSError:  # Why: it was removed meanwhile.
+            continue
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
