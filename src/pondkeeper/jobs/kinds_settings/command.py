@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
+from pondkeeper.jobs.kinds_settings.leaves import mapping_setting
 from pondkeeper.settings.tree import DAY_S, setting
 
 
@@ -23,6 +24,14 @@ class CommandSettings:
         choices=("none", "whole"),
     )
     folder: str = setting("", "The folder to run in; empty is the folder of the settings file.", unit="path")
-    environment: Mapping[str, str] = field(
-        default_factory=dict, metadata={"help": "Environment variables to set, beside those of the keeper."}
+    environment: Mapping[str, str] = mapping_setting(
+        'Environment variables to set, beside those of the keeper. A value "env:NAME" or "file:/path" names a secret.'
+    )
+    max_hold_s: float = setting(
+        0.0,
+        'With `lease = "whole"`: how long the program may have the database; then it is ended.',
+        unit="s",
+        minimum=0,
+        maximum=7 * DAY_S,
+        automatic="as long as the run may take",
     )
