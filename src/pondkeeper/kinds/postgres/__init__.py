@@ -1,0 +1,1 @@
+"""Jobs of the kind `postgres`: tables of a PostgreSQL server."""

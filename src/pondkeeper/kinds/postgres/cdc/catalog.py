@@ -1,0 +1,235 @@
+"""What a source says of the tables that are captured, of its publication and of its slot, and what is unfit about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+
+from pondkeeper.errors import SourceRefused, SourceUnavailable
+from pondkeeper.kinds.postgres.cdc.lsn import parse_lsn
+from pondkeeper.kinds.postgres.cdc.messages import Relation
+from pondkeeper.kinds.postgres.cdc.replication import quoted
+from pondkeeper.kinds.postgres.cdc.state import Column
+
+OLDEST: Final = 130_000
+Connection = psycopg.Connection[Any]
+LOST: Final = "lost"
+
+_TABLES: Final = """
+SELECT n.nspname || '.' || c.relname, c.oid, c.relpersistence,
+       (SELECT array_agg(DISTINCT l.relreplident::text) FROM (
+           SELECT c.relreplident WHERE c.relkind <> 'p' UNION ALL
+           SELECT p.relreplident FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid WHERE c.relkind = 'p' AND t.isleaf) l),
+       ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+              WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname = ANY(%s)
+"""
+_COLUMNS: Final = """
+SELECT attrelid, attname, atttypid, atttypmod, attnum, atthasdef OR atthasmissing OR attidentity <> '' OR attnotnull
+FROM pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attrelid, attnum
+"""
+_SLOT: Final = """
+SELECT plugin, database, active_pid, coalesce(wal_status, ''), confirmed_flush_lsn,
+       coalesce(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                                restart_lsn), 0)::bigint
+FROM pg_replication_slots WHERE slot_name = %s
+"""
+
+
+@dataclass(frozen=True)
+class SourceColumn:
+    """A column as it is at the source now. `was_filled`: rows that were there before it may hold something in it."""
+
+    column: Column
+    was_filled: bool
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """A table as it is at the source now. `identities`: how its parts name changed rows (pg_class.relreplident)."""
+
+    name: str
+    oid: int
+    is_logged: bool
+    identities: frozenset[str]
+    primary: tuple[str, ...]
+    columns: tuple[SourceColumn, ...]
+
+    def column(self, name: str) -> SourceColumn | None:
+        """The column of that name."""
+        return next((each for each in self.columns if each.column.name == name), None)
+
+    def keys_of(self, relation: Relation) -> tuple[str, ...]:
+        """Which columns name a row in changes of this shape; none where only the whole row does."""
+        if relation.identity in {"f", "n"}:
+            return self.primary
+        return tuple(column.name for column in relation.columns if column.is_key)
+
+    def unfit(self) -> str | None:
+        """Why changes of it cannot be followed. Publishing such a table makes every UPDATE at the source fail."""
+        if not self.is_logged:
+            return "it is UNLOGGED or temporary, so that its changes are in no log; ALTER TABLE … SET LOGGED"
+        if "n" in self.identities:
+            return "it has REPLICA IDENTITY NOTHING; ALTER TABLE … REPLICA IDENTITY DEFAULT, or FULL where it has no primary key"
+        if "d" in self.identities and not self.primary:
+            return "it has no primary key, so that nothing names a changed row; add one, or ALTER TABLE … REPLICA IDENTITY FULL"
+        if not self.primary and len(self.identities) > 1:
+            return "its partitions name their rows in different ways; give all of them the same REPLICA IDENTITY"
+        return None
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A replication slot as the source shows it. `kept_bytes`: how much of its log the source keeps because of it."""
+
+    name: str
+    plugin: str
+    database: str
+    active_pid: int | None
+    status: str
+    confirmed: int
+    kept_bytes: int
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """psycopg's errors as ours."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise SourceUnavailable(f"The source does not answer: {_said(error)}") from error
+    except psycopg.Error as error:
+        raise SourceRefused(f"The source refuses: {_said(error)}") from error
+
+
+def _said(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip().partition("\n")[0] or "no reason given"
+
+
+def refuse_unfit_server(connection: Connection) -> str | None:
+    """Raise SourceRefused where changes cannot be followed at all; what there is to be said of it otherwise."""
+    with answering():
+        settings = "SELECT current_setting('wal_level'), current_setting('max_slot_wal_keep_size', true)"
+        [[level, keep]] = connection.execute(settings).fetchall()
+    if connection.info.server_version < OLDEST:
+        raise SourceRefused("Change data capture needs PostgreSQL 13 or later.", remedy='Use `mode = "incremental"` here.')
+    if level != "logical":
+        raise SourceRefused(
+            f"The source runs with wal_level = {level}, and its changes are not in its log.",
+            remedy="ALTER SYSTEM SET wal_level = 'logical', then restart the server.",
+        )
+    if keep == "-1":
+        return (
+            "the source keeps its log without limit for a slot that nobody reads (max_slot_wal_keep_size = -1): set one, or a"
+            " job that does not run fills its disk"
+        )
+    return None
+
+
+def describe(connection: Connection, names: Iterable[str]) -> dict[str, SourceTable]:
+    """The tables of these names (`schema.table`) as they are now."""
+    with answering():
+        tables = connection.execute(_TABLES, [list(names)]).fetchall()
+        columns = connection.execute(_COLUMNS, [[oid for _, oid, *_ in tables]]).fetchall()
+    by_table: dict[int, list[SourceColumn]] = {}
+    for oid, name, type_oid, modifier, number, was_filled in columns:
+        by_table.setdefault(oid, []).append(SourceColumn(Column(name, type_oid, modifier, number), was_filled))
+    return {
+        name: SourceTable(name, oid, persistence == "p", frozenset(identities or ()), tuple(primary), tuple(by_table.get(oid, ())))
+        for name, oid, persistence, identities, primary in tables
+    }
+
+
+def refuse_unfit_tables(tables: Mapping[str, SourceTable], wanted: Sequence[str]) -> None:
+    """Raise SourceRefused that names every table which cannot be followed, and what would help."""
+    reasons = [f"{name}: there is no such table" for name in wanted if name not in tables]
+    reasons += [f"{name}: {reason}" for name in wanted if name in tables and (reason := tables[name].unfit())]
+    if reasons:
+        raise SourceRefused(
+            f"Changes of {len(reasons)} tables cannot be followed. {'; '.join(reasons)}.",
+            remedy='Do at the source what is said of each table, or leave it out (another job can copy it with `mode = "full"`).',
+        )
+
+
+def ensure_publication(connection: Connection, name: str, tables: Sequence[str], *, is_ours: bool) -> bool:
+    """See that the publication has the tables; make or change it when it is ours. Whether it was made just now."""
+    with answering():
+        found = connection.execute(
+            "SELECT pubinsert AND pubupdate AND pubdelete AND pubtruncate FROM pg_publication WHERE pubname = %s",
+            [name],
+        ).fetchone()
+        has = {row[0] for row in connection.execute(_PUBLISHED, [name]).fetchall()}
+        filtered = _filtered(connection, name)
+        listed = ", ".join(_table(table) for table in tables)
+        if found is None:
+            if not is_ours:
+                raise SourceRefused(f"There is no publication {name!r}.", remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE {listed}")
+            connection.execute(f"CREATE PUBLICATION {quoted(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)")
+            return True
+        if is_ours:
+            if has != set(tables):
+                connection.execute(f"ALTER PUBLICATION {quoted(name)} SET TABLE {listed}")
+            return False
+    _refuse_publication(name, all_kinds=found[0], missing=sorted(set(tables) - has), filtered=filtered)
+    return False
+
+
+_PUBLISHED: Final = "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s"
+
+
+def _filtered(connection: Connection, name: str) -> list[str]:
+    """Tables of which the publication leaves out rows."""
+    if connection.info.server_version < 150_000:
+        return []
+    return [row[0] for row in connection.execute(f"{_PUBLISHED} AND rowfilter IS NOT NULL", [name]).fetchall()]
+
+
+def _refuse_publication(name: str, *, all_kinds: bool, missing: list[str], filtered: list[str]) -> None:
+    if missing:
+        raise SourceRefused(
+            f"The publication {name!r} does not have {', '.join(missing)}.",
+            remedy=f"ALTER PUBLICATION {quoted(name)} ADD TABLE {', '.join(map(_table, missing))}",
+        )
+    if not all_kinds:
+        raise SourceRefused(
+            f"The publication {name!r} leaves out some kinds of change.",
+            remedy=f"ALTER PUBLICATION {quoted(name)} SET (publish = 'insert, update, delete, truncate')",
+        )
+    if filtered:
+        raise SourceRefused(
+            f"The publication {name!r} leaves out rows of {', '.join(filtered)}.",
+            remedy="Take the WHERE out of the publication; a view here can leave out rows.",
+        )
+
+
+def _table(name: str) -> str:
+    schema, _, table = name.partition(".")
+    return f"{quoted(schema)}.{quoted(table)}"
+
+
+def find_slot(connection: Connection, name: str) -> Slot | None:
+    """The slot of that name."""
+    with answering():
+        row = connection.execute(_SLOT, [name]).fetchone()
+    if row is None:
+        return None
+    plugin, database, pid, status, confirmed, kept_bytes = row
+    return Slot(name, plugin, database or "", pid, status, parse_lsn(confirmed or "0/0"), int(kept_bytes))
+
+
+def drop_slot(connection: Connection, name: str) -> None:
+    """Remove the slot, so that the source keeps nothing for it any more."""
+    with answering():
+        connection.execute("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", [name])
+
+
+def log_position(connection: Connection) -> int:
+    """Where the source's log ends, as far as it is safe on its disk."""
+    with answering():
+        sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END"
+        [[position]] = connection.execute(sql).fetchall()
+    return parse_lsn(position)
