@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from pondkeeper.jobs.kinds_settings.leaves import mapping_setting, tables_setting
-from pondkeeper.settings.tree import DAY_S, setting
+from pondkeeper.settings.tree import DAY_S, GIB, TIB, setting
 
 MODES: Final = ("full", "incremental", "cdc")
 DELETES: Final = ("none", "compare", "tombstone")
@@ -91,6 +91,27 @@ class PostgresSettings:
     wait_for_source_s: float = setting(
         60.0, "How long a run waits for a source that is away or restarts, before it fails.", unit="s", minimum=0, maximum=DAY_S
     )
+    publication: str = setting(
+        "", "cdc: a publication that is there and has the tables; empty makes one, which needs an owner of the tables."
+    )
+    slot: str = setting("", "cdc: name of the replication slot, made where it is missing; empty is one of the job's own.")
+    flush_every_s: float = setting(
+        1.0, "cdc: how long changes are gathered before they are loaded together.", unit="s", minimum=0.05, maximum=3600
+    )
+    max_slot_lag_bytes: int = setting(
+        16 * GIB,
+        "cdc: how much of its log the source may have to keep for this job. Beyond it, and not getting less, the slot is "
+        "given up so that the source's disk does not fill, and the tables are copied again. 0 is no bound.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * TIB,
+    )
+    when_slot_lost: str = setting(
+        "copy",
+        "cdc: what happens when changes are missing (slot gone, another server, a database that was restored): `copy` the "
+        "tables again and go on, or `fail`.",
+        choices=("copy", "fail"),
+    )
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with settings that depend on each other: the key, and what about it."""
@@ -100,11 +121,19 @@ class PostgresSettings:
             yield "mode", "`incremental` needs `cursor`, the column that grows with every change"
         if self.deletes == "tombstone" and not self.tombstone:
             yield "deletes", "`tombstone` needs `tombstone`, the column that marks a deleted row"
+        if self.mode == "cdc":
+            yield from self._not_for_cdc()
         for each in self.table:
             if (each.deletes or self.deletes) == "tombstone" and not (each.tombstone or self.tombstone):
                 yield "table", f'`{each.name}`: `deletes = "tombstone"` needs `tombstone`, the column that marks a deleted row'
             if each.mode == "incremental" and not (each.cursor or self.cursor):
                 yield "table", f'`{each.name}`: `mode = "incremental"` needs `cursor`'
+
+    def _not_for_cdc(self) -> Iterator[tuple[str, str]]:
+        for each in self.table:
+            for key in ("mode", "cursor", "keys", "where", "deletes", "tombstone"):
+                if getattr(each, key):
+                    yield "table", f'`{each.name}`: `{key}` has no meaning with `mode = "cdc"`'
 
     def _cursor_of(self, name: str) -> bool:
         return any(each.name == name and (each.cursor or each.mode == "full") for each in self.table)
