@@ -61,7 +61,7 @@ class Patience:
 class Versions(Protocol):
     """Who says in which version a commit will be."""
 
-    def record_commit(self) -> int:
+    def record_commit(self, rows: int = 0) -> int:
         """The version of a commit that has just ended."""
 
     def version_of_all(self) -> int:
@@ -182,7 +182,8 @@ class Applier:
                 attempt.cut_after_commit(error)
         else:
             # Why after the commit: a checkpoint may have begun meanwhile, and it need not have this commit.
-            batch.applied(attempt.rows_changed, self._versions.record_commit(), time.monotonic() - attempt.began_at)
+            rows = sum(map(sum, attempt.rows_changed.values()))
+            batch.applied(attempt.rows_changed, self._versions.record_commit(rows), time.monotonic() - attempt.began_at)
 
 
 class _Attempt:

@@ -161,8 +161,10 @@ class Writer:
         if self._session is not None and self._owes_a_turn() and not self._give_back(is_over):
             raise self._late("The writer publishes what others have written, and then gives way to a program that waits.")
         session = self._opened(timeout_s)
-        if not self._publisher.wait_for_checkpoint(is_over):
+        if not self._publisher.fold_bulk(session, is_over) or not self._publisher.wait_for_checkpoint(is_over):
             raise self._late("A checkpoint of the database runs, which writes wait for.")
+        if self._publisher.failed:
+            raise SystemExit(1)  # Why: as in `_tick`; and what must be folded before the next commit has not been.
         return session
 
     def _is_over(self, timeout_s: float) -> Callable[[], bool]:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pondkeeper.engine.bulk import ROW_GROUP_ROWS
 from pondkeeper.engine.writing import CheckpointPostponed
 from pondkeeper.errors import DatabaseUnavailable, PondkeeperError
 from pondkeeper.files.durable import sync_folder
@@ -41,6 +42,7 @@ class Publisher:
         self._next_version = next_version
         self._pause_ratio = pause_ratio
         self._is_dirty = False
+        self._has_bulk = False
         self._done = threading.Event()
         self._done.set()
         self._no_checkpoint = threading.Event()
@@ -51,9 +53,10 @@ class Publisher:
         self._wanted = 0
         self.failed = False
 
-    def record_commit(self) -> int:
-        """Note that there is something to publish; the version that will contain it."""
+    def record_commit(self, rows: int = 0) -> int:
+        """Note that there is something to publish; the version that will contain it. `rows`: so many were changed."""
         self._is_dirty = True
+        self._has_bulk = self._has_bulk or rows >= ROW_GROUP_ROWS
         self._commits += 1
         return self._next_version
 
@@ -100,6 +103,18 @@ class Publisher:
             self._done.wait(WAIT_POLL_S)
         return self.is_clean
 
+    def fold_bulk(self, session: Session, is_interrupted: Callable[[], bool]) -> bool:
+        """Begin the checkpoint that a bulk load needs before the next commit (engine/bulk.py); False when interrupted before that."""
+        if self._has_bulk and not session.must_be_folded():
+            self._has_bulk = False
+        while self._has_bulk and not self.failed:
+            if is_interrupted():
+                return False
+            if self._done.is_set():
+                self._begin(session)
+            self._done.wait(WAIT_POLL_S)
+        return True
+
     def wait_for_checkpoint(self, is_interrupted: Callable[[], bool]) -> bool:
         """Wait until no CHECKPOINT runs; False when interrupted before that."""
         while not self._no_checkpoint.wait(WAIT_POLL_S):
@@ -116,7 +131,7 @@ class Publisher:
     def _begin(self, session: Session) -> None:
         version = self._next_version
         self._next_version += 1  # Why: a commit that ends from here on may miss this checkpoint.
-        self._is_dirty = False
+        self._is_dirty = self._has_bulk = False
         self._commits = 0
         self._began_at = time.monotonic()
         self._done.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from pondkeeper.engine.bulk import must_be_folded
 from pondkeeper.engine.faults import translate
 from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Outcomes
@@ -80,6 +81,10 @@ class Session:
         except OSError as error:
             raise CommitUnknown(translate(error)) from error
         self._wal_is_named = True
+
+    def must_be_folded(self) -> bool:
+        """Whether a commit of very many rows must be in the file before the next one."""
+        return must_be_folded(self._own)
 
     def checkpoint(self) -> None:
         """Fold the WAL into the file; whoever writes meanwhile waits in the engine. Raises CheckpointPostponed or PondkeeperError."""
