@@ -11,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -66,13 +67,15 @@ def _from_snapshot(snapshot: HeldSnapshot, file: Path, tell: Tell) -> dict[str, 
         if not shares:
             _check_space(file.parent, size_bytes)
             _copy(snapshot.descriptor, descriptor, size_bytes, tell)
-        os.fsync(descriptor)
+        with ThreadPoolExecutor(1) as disk:  # Why a thread: the checking takes about as long as the flushing
+            flushed = disk.submit(os.fsync, descriptor)
+            tell("checking every block")
+            damaged = verify(file, Cancelling()).damaged
+            flushed.result()
     finally:
         os.close(descriptor)
         snapshot.close()
     sync_folder(file.parent)
-    tell("checking every block")
-    damaged = verify(file, Cancelling()).damaged
     if damaged:
         raise DatabaseUnreadable("A block of the snapshot is damaged: its checksum does not match.", block=damaged[0])
     return {
