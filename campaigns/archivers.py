@@ -33,12 +33,6 @@ from tests.support.keeper import KeeperProcess, keepers, program_environment, wa
 
 LONG_ROUNDS, SHORT_ROUNDS = 200, 4
 KINDS = ("point", "copier", "both", "point", "archiver", "away")
-# Where an archiver is killed: its first thread renames blocks, then pages, then the manifest, and flushes only the last of
-# these itself; the others write and flush what there is several at a time.
-POINTS = (
-    *(Point("rename", nth) for nth in (1, 2, 3, 4, 5)), Point("flush", 1), Point("flush", 2),
-    *(Point("write", nth, every_thread=True) for nth in (1, 2)), Point("flush", 1, every_thread=True),
-)  # fmt: skip
 LONGEST_AWAY_S = 2.0
 CAUGHT_UP_S = 90.0
 SETTINGS = {"PONDKEEPER_ARCHIVE_INTERVAL_S": "0.1", "PONDKEEPER_ARCHIVE_VERIFY_EVERY_S": "0"}
@@ -58,7 +52,7 @@ def play(stage: Stage) -> None:
                     break
                 kind, at = KINDS[(number - 1) % len(KINDS)], None
                 if kind == "point" and not why_no_tracer():
-                    at = _ensnare(keeper, chance.choice(POINTS), room)
+                    at = _ensnare(keeper, chance.choice(_points(room)), room)
                     kills += at is not None
                     seen[str(at)] += 1
                 else:
@@ -99,6 +93,21 @@ def _strike(kind: str, keeper: KeeperProcess, chance: random.Random) -> int:
                 os.kill(pid, signal.SIGKILL)
                 struck += 1
     return struck
+
+
+def _points(room: Path) -> list[Point]:
+    """Where an archiver is killed, in the order of a version's way.
+
+    Blocks are written and flushed by its threads; pages, and at last the manifest, are written by the first, which alone renames.
+    """
+    archive = room / "archive"
+    return [
+        Point("write", 1, every_thread=True), Point("write", 2, every_thread=True),  # between blocks
+        Point("write", 1), Point("flush", 1, every_thread=True), Point("flush", path=archive / "pages"),  # before anything is renamed
+        *(Point("rename", nth) for nth in (1, 2, 3, 5, 8, 13)),  # between blocks, and between blocks and pages
+        Point("write", 2),  # the manifest is begun: blocks and pages are there
+        Point("flush", path=archive / "databases" / "pond" / "versions"),  # the manifest is there
+    ]  # fmt: skip
 
 
 def _ensnare(keeper: KeeperProcess, point: Point, room: Path) -> str | None:
