@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pondkeeper.engine.names import table_name
 from pondkeeper.errors import InvalidRequest, MediaTypeUnsupported
-from pondkeeper.server.ingest_options import IngestOptions, table_name
+from pondkeeper.server.ingest_options import IngestOptions
 
 
 def options(table: str = "t", query: str = "", content_type: str | None = "text/csv") -> IngestOptions:

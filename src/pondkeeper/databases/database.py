@@ -14,6 +14,7 @@ from pondkeeper.databases.describing import Counters, Published, describe, descr
 from pondkeeper.databases.eye import Eye, Seen
 from pondkeeper.databases.ingesting import Ingests, Surroundings
 from pondkeeper.databases.line import waiting_line
+from pondkeeper.databases.loading import Loads
 from pondkeeper.databases.pipelining import OnAnswers, PipelinedWrites
 from pondkeeper.databases.questions import question_of
 from pondkeeper.databases.queueing import make_queue
@@ -87,12 +88,10 @@ class Database:
         self._promised = 0
         around = Surroundings(paths, running, lambda: self.queue, self._promised_snapshot)
         teller = Teller(running.events, paths.name, lambda: self.queue.depth)
-        seen = Seen(
-            lambda: self.queue.desk, lambda: self.newest is not None, self.problem, self._publish_changes, teller.look
-        )
+        seen = Seen(lambda: self.queue.desk, lambda: self.is_ready, self.problem, self._publish_changes, teller.look)
         self._eye = Eye(paths, settings.writer.foreign_poll_s, seen)
         self._has_past = paths.snapshots.exists()  # Why here: before it is served, the folder is made
-        self.ingests = Ingests(around, settings.ingest, stagers)
+        self.ingests, self.loads = Ingests(around, settings.ingest, stagers), Loads(around, self._committed)
         self.spooling = Spooling(paths, settings, running, self.ingest, self._eye.quiet, lambda: self.queue)
         self.repairs = Repairs(paths, settings, template, self._repaired)
         self._taking = asyncio.Lock()
@@ -143,6 +142,7 @@ class Database:
         self._tasks.cancel()
         await self.queue.stop(grace_s)
         self.ingests.stop()
+        self.loads.stop()
         await self.spooling.stop()
         await asyncio.to_thread(self._remember_state)
         self._pool.forget(self.name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
-from pondkeeper.engine.faults import translate
+from pondkeeper.engine.faults import translate, translated
 from pondkeeper.engine.opening import NEW_FILE_STORAGE_VERSION, make_database
 
 Connection = duckdb.DuckDBPyConnection  # the name by which other rooms annotate it, without importing duckdb
@@ -37,6 +39,12 @@ def open_plain_database(path: str) -> Connection:
         return _quiet(connection)
     except duckdb.Error as error:
         raise translate(error) from error
+
+
+def rows_of(connection: Connection, query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    """All rows of a query. Raises PondkeeperError."""
+    with translated():
+        return connection.execute(query, parameters).fetchall()
 
 
 def _quiet(connection: Connection) -> Connection:

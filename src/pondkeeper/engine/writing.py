@@ -15,6 +15,8 @@ from pondkeeper.engine.holding import HeldLock
 from pondkeeper.engine.idempotency import Outcomes, Record
 from pondkeeper.engine.intake.breaking import write_broken
 from pondkeeper.engine.intake.loading import Load, load
+from pondkeeper.engine.loads.carrying import Carried, Carrier
+from pondkeeper.engine.loads.plan import LoadPlan
 from pondkeeper.engine.parameters import bind
 from pondkeeper.engine.statements import WritingStatement, writing_statement
 from pondkeeper.errors import DiskFull, PondkeeperError, QueryCancelled, RowsBroken
@@ -104,6 +106,11 @@ class Transaction:
             if wanted.broken is not None and wanted.shape is not None:
                 self._find_broken(wanted)
             raise
+
+    def carry_out(self, plan: LoadPlan) -> Carried:
+        """Carry out the load of a job. Raises what the engine raises, or PondkeeperError."""
+        self._lock_on_file.doubt()
+        return Carrier(self._cursor, plan, self.execute).run()
 
     def _find_broken(self, wanted: Load) -> None:
         """Raise RowsBroken if rows are found that break constraints; in a new transaction, since this one has failed."""

@@ -6,46 +6,49 @@ process; each has an identity by which it is applied once, whoever died in betwe
 
 from __future__ import annotations
 
+import itertools
+import secrets
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from pondkeeper.files.paths import DatabasePaths
-from pondkeeper.kinds.steps import Step
+from pondkeeper.engine.loads.plan import AUTOMATIC, LoadPlan, made
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled, RunCancelled, SchemaDrifted
+from pondkeeper.files.paths import DatabasePaths, Home
+from pondkeeper.files.state import file_state
+from pondkeeper.jobs import drift
+from pondkeeper.kinds.journal import Journal
+from pondkeeper.kinds.patience import Waiting, Watcher
+from pondkeeper.kinds.reach import Reach
+from pondkeeper.kinds.steps import Run, Step
+from pondkeeper.local.turn import take_turn
+from pondkeeper.snapshots.listing import newest_version
+from pondkeeper.writer.lease import Lease
 
 if TYPE_CHECKING:
     from pondkeeper.engine.plain import Connection
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
+LONGEST_WAIT_S: Final = 6 * 86_400.0
+__all__ = ["Loaded", "Turn", "Warehouse", "Watcher"]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A committed load: the version that has it, rows by table, how long the file was held and how long it was waited for."""
+    """A committed load: the version that has it, rows by table, how long the file was held and how long it was waited for.
+
+    `changes`: how tables were changed for the rows (drift). A load that had been committed before was held for 0 s.
+    """
 
     version: int
     rows: dict[str, int]
     held_s: float
     waited_s: float
-    drift: dict[str, list[str]] = field(default_factory=dict)
-
-
-class Watcher(Protocol):
-    """Who is told how a write gets on: the run, whose status shows it. Called from any thread; must not wait."""
-
-    stopping: threading.Event
-
-    def waiting(self, lease: dict[str, Any]) -> None:
-        """The turn is waited for: `holder`, `why`, `since`, `waiting_since`, `position`. Again when it changes."""
-
-    def holding(self) -> None:
-        """The turn has come: the load runs, or the program may open the file."""
-
-    def released(self, held_s: float, version: int | None) -> None:
-        """The turn is over: how long the file was held, and the version that has what was written (None: nothing was)."""
+    changes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -63,43 +66,141 @@ class Turn:
 class Warehouse:
     """The database of a job. Safe to use from several threads; `close` it at the end of the run."""
 
-    def __init__(self, paths: DatabasePaths, *, job: str, run_id: str, staging: Path, watcher: Watcher) -> None:
+    def __init__(
+        self,
+        paths: DatabasePaths,
+        *,
+        job: str,
+        run_id: str,
+        staging: Path,
+        watcher: Watcher,
+        priority: str = "background",
+    ) -> None:
         self.paths = paths
         self._job = job
         self._run_id = run_id
-        self._staging = staging
         self._watcher = watcher
+        self._home = Home(paths.home)
+        self._reach = Reach(paths, staging, priority)
+        self._journal = Journal(self._home.job(job))
+        self._numbers = itertools.count(1)
+        self._maker = secrets.token_hex(4)
+        self._lock = threading.Lock()
+
+    # Reading
 
     def read(self, at_least: int | None = None) -> Connection:
         """A read-only connection to the newest snapshot, of version `at_least`; the caller closes it. Raises PondkeeperError."""
-        raise NotImplementedError
+        return self._reach.read(at_least, Waiting(self._watcher))
 
     def query(self, sql: str, parameters: Parameters = None, *, at_least: int | None = None) -> list[tuple[Any, ...]]:
         """The rows of one reading statement on the newest snapshot."""
-        raise NotImplementedError
+        from pondkeeper.engine.plain import rows_of
+
+        with closing(self.read(at_least)) as connection:
+            return rows_of(connection, sql, parameters)
+
+    def state(self) -> dict[str, Any] | None:
+        """The state that the last committed load of this job has left, whatever snapshots show; None before the first."""
+        from pondkeeper.engine.loads.state import state_of
+
+        noted = self._journal.version()
+        with self._turns():
+            if noted is None or newest_version(self.paths) < noted:
+                noted = self._reach.publish(Waiting(self._watcher))
+                if noted is None:
+                    return None
+                self._journal.settle(noted)
+        with closing(self.read(noted)) as connection:
+            return state_of(connection, self._job)
+
+    # Writing
 
     def execute(self, sql: str, parameters: Parameters = None, *, identity: str | None = None) -> int:
         """One writing statement through the queue; the version that has it. With an identity it is applied once."""
-        raise NotImplementedError
+        if identity is None:  # Why one all the same: the keeper may die before it says what became of the statement.
+            identity = f"{AUTOMATIC}{self._run_id}/{self._maker}-{next(self._numbers)}"
+        return self.load([Run(sql, parameters)], identity=identity).version
 
     def load(self, steps: Sequence[Step], *, identity: str, state: Mapping[str, Any] | None = None) -> Loaded:
         """Carry out the steps and keep the job's new state, all in one transaction; committed when this returns.
 
         `identity` names this load among those of the job, for all attempts of a run (say `f"{run_id}/{batch}"`): a load
         that was committed before is not applied again, and its first outcome is the answer. `state` None: as it is.
-        Raises PondkeeperError: nothing was applied (SchemaDrifted, EmptySource, RunCancelled when the run is being ended…).
+        Raises PondkeeperError: nothing was applied (SchemaDrifted, RunCancelled when the run is being ended …), or
+        OutcomeUnknown; then the same load may be asked for again.
         """
-        raise NotImplementedError
+        plan = LoadPlan.from_wire(made(self._job, identity, steps, state, drift.accepted(self._home, self._job)).to_wire())
+        waiting = Waiting(self._watcher)
+        with self._turns():
+            keeps_state = not plan.is_automatic
+            if keeps_state:
+                self._journal.begin(identity)
+            answer = self._carried_out(plan, waiting)
+            if keeps_state:
+                self._journal.settle(answer["version"])
+        self._watcher.released(answer["held_s"], answer["version"])
+        return Loaded(
+            version=answer["version"],
+            rows=plan.rows(answer["counts"]),
+            held_s=answer["held_s"],
+            waited_s=answer["waited_s"],
+            changes=answer["changes"],
+        )
 
-    def state(self) -> dict[str, Any] | None:
-        """The state that the last committed load of this job has left, whatever snapshots show; None before the first."""
-        raise NotImplementedError
+    def _carried_out(self, plan: LoadPlan, waiting: Waiting) -> dict[str, Any]:
+        try:
+            return self._reach.load(plan, waiting)
+        except SchemaDrifted as drifted:
+            self._watcher.released(0.0, None)
+            drift.ask(self._home, self._job, drifted)
+            raise
+        except (QueryCancelled, DatabaseBusy) as error:
+            self._watcher.released(0.0, None)
+            if self._watcher.stopping.is_set():
+                raise RunCancelled("The run was ended while its load waited for its turn; nothing of it was loaded.") from error
+            raise
+        except PondkeeperError:
+            self._watcher.released(0.0, None)
+            raise
 
     @contextmanager
     def lease(self, why: str, max_hold_s: float | None = None) -> Iterator[Turn]:
-        """A turn for a program that opens the file itself. At its end what was written is published, and the version noted."""
-        raise NotImplementedError
-        yield
+        """A turn for a program that opens the file itself. At its end what was written is published, and the version noted.
+
+        It ends when the block does, and when every program that has inherited it has ended. Raises RunCancelled when the run
+        is ended before the turn came.
+        """
+        lease = Lease(self.paths, who=f"job {self._job}", why=why, max_hold_s=max_hold_s)
+        waiting = Waiting(self._watcher)
+        try:
+            take_turn(lease, self.paths, LONGEST_WAIT_S, on_wait=waiting.on_wait, is_cancelled=waiting.is_given_up)
+        except DatabaseBusy as error:
+            self._watcher.released(0.0, None)
+            if self._watcher.stopping.is_set():
+                raise RunCancelled("The run was ended while it waited for its turn.") from error
+            raise
+        began_at, before, version = time.monotonic(), file_state(self.paths.file), None
+        waiting.holding()
+        try:
+            yield Turn(self.paths.file, lease.fileno(), max_hold_s)
+        finally:
+            held_s = time.monotonic() - began_at
+            has_changed = file_state(self.paths.file) != before
+            lease.release()
+            try:
+                version = self._reach.publish(Waiting(self._watcher)) if has_changed else None
+            finally:
+                self._watcher.released(held_s, version)
 
     def close(self) -> None:
         """Publish what this run has written and nobody has published, where no keeper does that. Raises PondkeeperError."""
+        if self._reach.owes_a_snapshot:
+            version = self._reach.publish(Waiting(self._watcher))
+            self._watcher.released(0.0, version)
+
+    @contextmanager
+    def _turns(self) -> Iterator[None]:
+        """One load at a time. Why: they are one line anyway, and the journal tells of the last."""
+        with self._lock:
+            yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,26 +11,17 @@ from pondkeeper.archive.copies import engine_room, in_utc
 from pondkeeper.archive.lineage import lineage_of
 from pondkeeper.archive.place import Place, place_to_wire, place_without_keeper
 from pondkeeper.archive.upkeep import retention_of
-from pondkeeper.databases import fencing
-from pondkeeper.databases.remembered import Remembered
-from pondkeeper.errors import DatabaseMissing
 from pondkeeper.files.durable import make_folder, sync_folder
-from pondkeeper.files.locks import program_of
 from pondkeeper.files.paths import DatabasePaths, Home
 from pondkeeper.files.scratch import scratch_folder
-from pondkeeper.files.state import file_state
 from pondkeeper.local.copying import settings_of
-from pondkeeper.local.turn import take_turn
+from pondkeeper.local.snapshotting import snapshot_of_now
 from pondkeeper.settings import Settings
-from pondkeeper.snapshots.listing import SnapshotInfo, newest_snapshot
 from pondkeeper.workers import alone
 from pondkeeper.workers.fence import Fence
-from pondkeeper.writer.lease import Lease
 
 OFFLINE: Final = "pondkeeper.archive.offline"
 CHECKING: Final = "pondkeeper.archive.checking"
-FOLDING: Final = "pondkeeper.engine.folding"
-PUBLISHING: Final = "pondkeeper.snapshots.publishing_alone"
 
 Tell = Callable[[str], None]
 
@@ -39,7 +29,9 @@ Tell = Callable[[str], None]
 def now(paths: DatabasePaths, wait_s: float, tell: Tell = lambda text: None) -> dict[str, Any]:
     """Archive what the file holds: a snapshot is made in this program's turn, and archived after it. Raises PondkeeperError."""
     settings = settings_of(Home(paths.home))
-    snapshot = _snapshot(paths, settings, wait_s, tell)
+    snapshot = snapshot_of_now(
+        paths, settings, wait_s, tell, why="backup of the database", first_version=lambda: _first_version(paths)
+    )
     created_at = in_utc(snapshot.created_at)
     message = {
         "op": "archive",
@@ -81,6 +73,11 @@ def prune(home: Home, tell: Tell = lambda text: None, *, dry_run: bool) -> dict[
     return _without_time(_ask(place_without_keeper(settings.archive, home), message, tell))
 
 
+def _first_version(paths: DatabasePaths) -> int:
+    """Of a database that has no snapshots: above all that the archive has of it, since version numbers only grow."""
+    return max((each["version"] + 1 for each in listed(paths, 1)["versions"]), default=1)
+
+
 def _place(paths: DatabasePaths, settings: Settings) -> Place:
     return place_without_keeper(settings.archive, Home(paths.home))
 
@@ -104,56 +101,3 @@ def _ask(
 
 def _without_time(answer: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name != "elapsed_ms"}
-
-
-# The snapshot
-
-
-def _snapshot(paths: DatabasePaths, settings: Settings, wait_s: float, tell: Tell) -> SnapshotInfo:
-    """The newest snapshot, if it has everything; else a new one."""
-    if not paths.file.exists():
-        raise DatabaseMissing(private=str(paths.file))
-    has_past = paths.snapshots.exists()
-    lease = Lease(paths, who=program_of(os.getpid()), why="backup of the database")
-    take_turn(lease, paths, wait_s, tell)
-    try:
-        newest = newest_snapshot(paths)
-        remembered = Remembered.read(_remembered_file(paths))
-        if newest is None or remembered.file_state != file_state(paths.file):
-            version = remembered.first_version(newest.version if newest else None, has_past=has_past)
-            if not has_past:
-                version = max([version, *(each["version"] + 1 for each in listed(paths, 1)["versions"])])
-            newest = _publish(paths, settings, version, tell)
-            # Why: the next backup, and the next keeper, need not make it again.
-            remembered.file_state = file_state(paths.file)
-            remembered.write(_remembered_file(paths))
-        return newest
-    finally:
-        lease.release()
-
-
-def _publish(paths: DatabasePaths, settings: Settings, version: int, tell: Tell) -> SnapshotInfo:
-    for folder in (*fencing.folders(paths), fencing.writers_temp(paths)):
-        make_folder(folder)
-    with engine_room(settings) as (resources, temp, limits):
-        question = {"path": str(paths.file), **resources, "may_make": False}
-        alone.ask(FOLDING, question, fencing.of_writer(paths).with_own(Path(temp)), limits=limits, tell=tell)
-    message = {
-        "op": "publish",
-        "version": version,
-        "source": str(paths.file),
-        "snapshots": str(paths.snapshots),
-        "links": [str(paths.published), str(paths.published_by_name)],
-        "keep": settings.snapshots.keep,
-        "compare": True,
-    }
-    alone.ask(PUBLISHING, message, fencing.of_copier(paths), tell=tell)
-    newest = newest_snapshot(paths)
-    assert newest is not None, "it was just published"
-    return newest
-
-
-def _remembered_file(paths: DatabasePaths) -> Path:
-    return paths.folder / "remembered.json"
-
-

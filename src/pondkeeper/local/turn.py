@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from pondkeeper.errors import DatabaseBusy, DatabaseIsReplica
 from pondkeeper.files.locks import LockHolder, holders_of
 from pondkeeper.files.paths import DatabasePaths
-from pondkeeper.writer.lease import KEEPER, Holder, Lease
+from pondkeeper.writer.lease import KEEPER, Holder, Lease, OnWait
 
 POLL_S = 0.1
 QUIET_FOR_KEEPER_S = 2.0
@@ -20,18 +20,33 @@ QUIET_FOR_KEEPER_S = 2.0
 Tell = Callable[[str], None]
 
 
-def take_turn(lease: Lease, paths: DatabasePaths, wait_s: float, tell: Tell = lambda text: None) -> None:
+def take_turn(
+    lease: Lease,
+    paths: DatabasePaths,
+    wait_s: float,
+    tell: Tell = lambda text: None,
+    *,
+    on_wait: OnWait = lambda holder, ahead: None,
+    is_cancelled: Callable[[], bool] = lambda: False,
+) -> None:
     """Take the lease, then wait until no program that did not ask has the file open either.
 
-    `tell` is told who is waited for, at once and whenever that changes. Raises DatabaseBusy, which names him, or
-    DatabaseIsReplica.
+    `tell` is told who is waited for, at once and whenever that changes; `on_wait` gets the same as data. Raises
+    DatabaseBusy, which names him (also soon after `is_cancelled` says so), or DatabaseIsReplica.
     """
     refuse_replica(paths)
     deadline = time.monotonic() + wait_s
-    lease.acquire(wait_s, on_wait=_Teller(tell).tell)
+    teller = _Teller(tell)
+
+    def waits(holder: Holder | None, ahead: int) -> None:
+        teller.tell(holder, ahead)
+        on_wait(holder, ahead)
+
+    lease.acquire(wait_s, waits, is_cancelled)
     try:
         refuse_if_open_here(paths)
-        _wait_for_strangers(paths, deadline, wait_s, tell)
+        for holder in _strangers(paths, deadline, wait_s, tell, is_cancelled):
+            on_wait(Holder(holder.pid, holder.program, "has the file open without having asked", "", ""), 0)
     except BaseException:  # Why: also when interrupted, nobody may wait for a lease that is not used.
         lease.release()
         raise
@@ -69,11 +84,14 @@ class _Teller:
             self._tell(text)
 
 
-def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float, tell: Tell) -> None:
+def _strangers(
+    paths: DatabasePaths, deadline: float, wait_s: float, tell: Tell, is_cancelled: Callable[[], bool]
+) -> Iterator[LockHolder]:
+    """Wait until no program has the file open; each that has, as it becomes the one that is waited for."""
     told: LockHolder | None = None
     while strangers := strangers_of(paths):
         holder = strangers[0]
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or is_cancelled():
             raise DatabaseBusy(
                 f"{holder.program} (pid {holder.pid}) has the database open without having asked for the lease, "
                 f"and did not close it within {wait_s:g} s.",
@@ -83,6 +101,7 @@ def _wait_for_strangers(paths: DatabasePaths, deadline: float, wait_s: float, te
         if holder != told:
             told = holder
             tell(f"waiting for {holder.program} (pid {holder.pid}), which has the database open without having asked")
+            yield holder
         time.sleep(POLL_S)
 
 

@@ -26,6 +26,7 @@ from pondkeeper.server.routes import (
     health,
     ingests,
     keys,
+    loads,
     metrics,
     queries,
     replication,
@@ -61,7 +62,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, backups, restores, tickets, replication, events, keys, health, metrics):
+        for noun in (databases, snapshots, loads, backups, restores, tickets, replication, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote
 
 from pondkeeper.databases.requests import IngestRequest
+from pondkeeper.engine.names import table_name
 from pondkeeper.errors import InvalidRequest, MediaTypeUnsupported
 from pondkeeper.server.scopes import header
 from pondkeeper.settings.values import parse_duration
@@ -22,8 +23,6 @@ WAITS: Final = ("commit", "accepted")
 ON_ERRORS: Final = ("abort", "reject")
 PRIORITIES: Final = ("interactive", "normal", "background")
 FORMATS: Final = ("ndjson", "json", "csv", "arrow", "parquet")
-MAX_NAME_CHARS: Final = 1000
-KEEPERS_SCHEMA: Final = "_pondkeeper"
 CONTENT_TYPES: Final = {
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
@@ -41,8 +40,6 @@ CONTENT_TYPES: Final = {
 _PARAMETERS: Final = (
     *("mode", "key", "create", "evolve", "on_error", "wait", "priority", "timeout_s", "format", "delimiter", "header"),
 )
-# A name as it is, or in double quotes, where a doubled one stands for itself.
-_NAME: Final = re.compile(r'"(?P<quoted>(?:[^"]|"")+)"|(?P<plain>[^".]+)')
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
@@ -115,25 +112,6 @@ def _raw_table(scope: Scope) -> str:
         return unquote(scope["raw_path"].split(b"/")[-2].decode("ascii"), errors="strict")
     except (UnicodeDecodeError, IndexError):
         raise InvalidRequest("The name of the table in the path is not UTF-8.") from None
-
-
-def table_name(text: str) -> tuple[str, str]:
-    """`table` or `schema.table`; a name with a dot in it in double quotes. Raises InvalidRequest."""
-    names, position = [], 0
-    while position <= len(text):
-        found = _NAME.match(text, position)
-        if found is None or (found.end() < len(text) and text[found.end()] != "."):
-            break
-        names.append(found["plain"] or found["quoted"].replace('""', '"'))
-        position = found.end() + 1
-    if position != len(text) + 1 or len(names) > 2 or any(len(name) > MAX_NAME_CHARS or "\0" in name for name in names):
-        raise InvalidRequest(
-            f"{text[:100]!r} names no table.", remedy='Write table or schema.table; a name with a dot in it as "na.me".'
-        )
-    schema, table = names if len(names) == 2 else ("main", names[0])
-    if schema.lower() == KEEPERS_SCHEMA:
-        raise InvalidRequest(f"The schema {schema!r} belongs to the keeper.", remedy="Load into another schema.")
-    return schema, table
 
 
 def _parameters(query_string: bytes) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pondkeeper.engine.writing import LoneInsert, Transaction
 from pondkeeper.errors import PondkeeperError, QueryCancelled
+from pondkeeper.writer.planned import PlannedLoad
 from pondkeeper.writer.staged import StagedLoad
 
 Send = Callable[[dict[str, Any]], None]
@@ -27,7 +28,7 @@ class Phase(Enum):
 
 @dataclass
 class Member:
-    """One write of a batch: an atomic list of statements, or a load of staged rows."""
+    """One write of a batch: an atomic list of statements, a load of staged rows, or that of a job."""
 
     number: int
     statements: list[tuple[str, Any]]
@@ -36,7 +37,7 @@ class Member:
     asked_ns: int
     key: str | None = None
     digest: str = ""
-    load: StagedLoad | None = None
+    load: StagedLoad | PlannedLoad | None = None
     phase: Phase = Phase.WAITING
     is_cancelled: bool = False
     is_looked_up: bool = False
@@ -58,7 +59,7 @@ class Batch:
                 write["asked_ns"],
                 write.get("key"),
                 write.get("digest", ""),
-                StagedLoad.from_wire(write["load"]) if "load" in write else None,
+                _load(write["load"]) if "load" in write else None,
             )
             for write in writes
         }
@@ -136,10 +137,15 @@ class Batch:
         held_ms = round(held_s * 1000, 3)
         answers = [
             {"number": number, "kind": "applied", "version": version, "rows_changed": rows, "held_ms": held_ms}
+            | self._notes(number)
             for number, rows in rows_changed.items()
         ]
         with self._lock:
             self._answer(answers)
+
+    def _notes(self, number: int) -> dict[str, Any]:
+        load = self._members[number].load
+        return {"notes": load.notes} if isinstance(load, PlannedLoad) else {}
 
     def refuse(self, members: Iterable[Member], error: PondkeeperError, kind: str = "refused") -> None:
         """These members ended with that error, if they have no answer yet; kind `unknown`: in mid-commit."""
@@ -157,6 +163,10 @@ class Batch:
             self._members[answer["number"]].phase = Phase.ANSWERED
         self._open -= len(answers)
         self._send({"op": "answers", "answers": answers})
+
+
+def _load(wire: dict[str, Any]) -> StagedLoad | PlannedLoad:
+    return PlannedLoad.from_wire(wire) if "plan" in wire else StagedLoad.from_wire(wire)
 
 
 def _refusal(member: Member, error: PondkeeperError, kind: str = "refused") -> dict[str, Any]:

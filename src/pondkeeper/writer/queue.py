@@ -328,7 +328,7 @@ class WriteQueue:
             cause = PondkeeperError.from_wire(answer["error"])
             write.settle(self._verdict(write, answer["kind"], cause))
         elif not write.outcome.done():
-            write.outcome.set_result({name: answer[name] for name in ("version", "rows_changed", "held_ms")})
+            write.outcome.set_result({name: value for name, value in answer.items() if name not in ("number", "kind")})
 
     def _asks_again(self, write: Write) -> bool:
         """Let the successor look up the key of a write in mid-commit: it answers, or applies it. Once only."""

@@ -118,7 +118,7 @@ class Write:
         demand = self.demand
         return {
             "id": demand.write_id,
-            "kind": "write" if demand.load is None else "ingest",
+            "kind": "write" if demand.load is None else "load" if "plan" in demand.load else "ingest",
             "priority": demand.priority.value,
             "state": "committing" if self.is_committing else "running" if self.has_begun else "waiting",
             "age_ms": round(self.age_s * 1000, 1),

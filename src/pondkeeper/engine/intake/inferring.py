@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import duckdb
 import msgspec
@@ -39,7 +39,7 @@ _MOST_LEVELS: Final = 8  # Trap: what reads a list of lists grows with the power
 def inferred(cursor: duckdb.DuckDBPyConnection, source: Source, names: list[str], on_bad: OnBad) -> dict[str, str]:
     """The type of each of these columns of the body, as DuckDB spells it."""
     if source.form == "value":
-        return _of_values(cursor, source, names)
+        return value_types(cursor, cast("Any", source).schema, names)
     deep = [name for name in names if name in source.deep]
     others = [name for name in names if name not in source.deep]
     if not others:
@@ -55,8 +55,8 @@ def _only_row(attempt: Pass, view: View, values: list[str]) -> Iterator[Any]:
     return iter(row)
 
 
-def _of_values(cursor: duckdb.DuckDBPyConnection, source: Any, names: list[str]) -> dict[str, str]:
-    schema: pa.Schema = source.schema
+def value_types(cursor: duckdb.DuckDBPyConnection, schema: pa.Schema, names: list[str]) -> dict[str, str]:
+    """The types of columns that have types already: those that an answer of ours names, else what DuckDB makes of Arrow's."""
     cursor.register(_VIEW, schema.empty_table())
     try:
         columns = {column.name: column.type for column in columns_of(cursor, _VIEW)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Final, Literal
 
 import msgspec
@@ -28,13 +28,22 @@ class Step:
     word: ClassVar[str] = ""
     table: str
 
+    @property
+    def paths(self) -> list[str]:
+        """The files of the step."""
+        return []
+
+    def with_paths(self, places: Mapping[str, str]) -> Step:  # noqa: ARG002  Why: only steps with files have any
+        """The same step on the same files in other places."""
+        return self
+
     def to_wire(self) -> dict[str, Any]:
         """The step as plain data, paths absolute."""
         wire: dict[str, Any] = {"step": self.word}
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name == "files":
-                value = [os.path.abspath(file) for file in value]  # noqa: PTH100  Why: a link stays one, for the fence to judge
+                value = list(map(os.path.abspath, self.paths))
             wire[each.name] = dict(value) if isinstance(value, Mapping) else value
         return wire
 
@@ -49,7 +58,21 @@ class Step:
 
 
 @dataclass(frozen=True)
-class _OfRows(Step):
+class FilesStep(Step):
+    """What all steps with staged rows say."""
+
+    files: Files
+
+    @property
+    def paths(self) -> list[str]:
+        return [os.fspath(file) for file in self.files]
+
+    def with_paths(self, places: Mapping[str, str]) -> Step:
+        return replace(self, files=[places[path] for path in self.paths])
+
+
+@dataclass(frozen=True)
+class RowsStep(FilesStep):
     """What all steps that put rows into a table say.
 
     `types` names the types that columns of the table have or get, where the file's own do not say it (Parquet has no
@@ -58,28 +81,27 @@ class _OfRows(Step):
     refuses, `ask` refuses until a person has accepted just this change.
     """
 
-    files: Files
     types: Types = field(default_factory=dict, kw_only=True)
     create: bool = field(default=True, kw_only=True)
     drift: Drift = field(default="allow", kw_only=True)
 
 
 @dataclass(frozen=True)
-class Replace(_OfRows):
+class Replace(RowsStep):
     """The rows become the whole table. Readers see the old table or the new one; constraints and indexes stay."""
 
     word: ClassVar[str] = "replace"
 
 
 @dataclass(frozen=True)
-class Append(_OfRows):
+class Append(RowsStep):
     """The rows are added."""
 
     word: ClassVar[str] = "append"
 
 
 @dataclass(frozen=True)
-class Upsert(_OfRows):
+class Upsert(RowsStep):
     """Rows whose keys are in the table change it, in the columns that the files have; the others are added.
 
     Of several rows with equal keys the last one counts (files in their order, rows in theirs). NULLs are equal.
@@ -90,7 +112,7 @@ class Upsert(_OfRows):
 
 
 @dataclass(frozen=True)
-class Update(_OfRows):
+class Update(RowsStep):
     """Rows whose keys are in the table change it, in the columns that the files have; the others are left out."""
 
     keys: Sequence[str]
@@ -98,20 +120,18 @@ class Update(_OfRows):
 
 
 @dataclass(frozen=True)
-class Delete(Step):
+class Delete(FilesStep):
     """Rows of the table whose keys are in the files go. `one_each`: for each row of the files one, not all that are equal."""
 
-    files: Files
     keys: Sequence[str]
     one_each: bool = field(default=False, kw_only=True)
     word: ClassVar[str] = "delete"
 
 
 @dataclass(frozen=True)
-class KeepOnly(Step):
+class KeepOnly(FilesStep):
     """Rows of the table whose keys are not in the files go. Trap: files without rows empty the table."""
 
-    files: Files
     keys: Sequence[str]
     word: ClassVar[str] = "keep_only"
 
