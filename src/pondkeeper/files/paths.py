@@ -125,6 +125,11 @@ class RunPaths:
         return self.folder / "cancel.json"
 
     @property
+    def recorded(self) -> Path:
+        """Empty; there once the history has the run."""
+        return self.folder / "recorded"
+
+    @property
     def staging(self) -> Path:
         """What waits to be loaded; removed when the attempt has ended."""
         return self.folder / "staging"

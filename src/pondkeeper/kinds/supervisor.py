@@ -35,6 +35,7 @@ from pondkeeper.workers.fence import adopt_orphans
 TAKEN: Final = 75
 LOOK_EVERY_S: Final = 1.0
 END_POLL_S: Final = 0.05
+TRY_AGAIN_S: Final = 0.02
 CHUNK_BYTES: Final = 64 * 1024
 LEFTOVERS_S: Final = 5.0
 _TOLD: Final = (signal.SIGTERM, signal.SIGINT)
@@ -46,8 +47,11 @@ def main(arguments: list[str]) -> int:
     keeper_fd = int(arguments[1]) if len(arguments) > 1 else None
     wake = _wake_on_signals()
     lock = FlockFile(paths.lock)
-    if not lock.try_acquire():
-        return TAKEN
+    # Why more than once: whoever asks whether the run lives has the lock for a moment.
+    while not lock.try_acquire():
+        if not _is_queued(paths):
+            return TAKEN
+        time.sleep(TRY_AGAIN_S)
     status = status_in(paths.status_json)
     if status is None or status.phase is not Phase.QUEUED:
         return TAKEN
@@ -59,6 +63,11 @@ def main(arguments: list[str]) -> int:
     _let_go_of_stderr()
     supervisor.run()
     return 0
+
+
+def _is_queued(paths: RunPaths) -> bool:
+    status = status_in(paths.status_json)
+    return status is not None and status.phase is Phase.QUEUED
 
 
 def _let_go_of_stderr() -> None:
