@@ -113,7 +113,7 @@ async def test_a_run_that_cannot_be_recorded_now_is_recorded_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "_insert_run", refuse)
-        await history.record(ended("sync", at=clock.at), "")
+        assert not await history.record(ended("sync", at=clock.at), "")
         with pytest.raises(ControlUnavailable):
             await history.refresh()
     assert history.totals == {}

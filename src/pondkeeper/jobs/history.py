@@ -64,13 +64,18 @@ class History:
 
     # Runs
 
-    async def record(self, status: RunStatus, log_end: str) -> None:
-        """Keep how a run ended; told twice, it is kept once. When control.db cannot be written now, that is done later."""
+    async def record(self, status: RunStatus, log_end: str) -> bool:
+        """Keep how a run ended; told twice, it is kept once. False: control.db cannot be written now, it is tried again.
+
+        Who is told False tells it to the next keeper too, which knows nothing of what this one has yet to do.
+        """
         try:
             await self._record(status, log_end)
         except PondkeeperError as error:
             _log.error("how a run ended could not be recorded yet", run=status.run_id, job=status.job, error=str(error))
             self._unrecorded.append((status, log_end))
+            return False
+        return True
 
     async def runs(self, job: str | None = None, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
         """How runs ended (`status_json`), newest first: of one job or all, older than the run `before`."""

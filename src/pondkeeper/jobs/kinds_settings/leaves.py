@@ -48,11 +48,6 @@ def tables_setting(about: str) -> tuple[Any, ...]:
     return found
 
 
-def table_setting(about: str) -> Any:
-    """A leaf that holds one table, or nothing."""
-    return field(default=None, metadata={"help": about})
-
-
 @cache
 def places(kind: type[Any]) -> dict[str, Place]:
     """The leaves of a frozen dataclass by their names, in its order. Fields that are no setting (no help) are left out."""
