@@ -14,6 +14,7 @@ from pondkeeper.client.backups import Backups
 from pondkeeper.client.bodies import body_of, key_name
 from pondkeeper.client.events import events_of
 from pondkeeper.client.formats import content_type
+from pondkeeper.client.jobs import Jobs
 from pondkeeper.client.keys import WriteKeys
 from pondkeeper.client.stream import AnswerStream
 from pondkeeper.client.transport import Transport, decoded, local_http, remote_http
@@ -60,6 +61,7 @@ class Client:
         self._database = database
         self._keys = WriteKeys()
         self.backups = Backups(self._transport, self._path)
+        self.jobs = Jobs(self._transport)
 
     @classmethod
     def local(

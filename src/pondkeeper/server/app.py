@@ -25,12 +25,14 @@ from pondkeeper.server.routes import (
     executes,
     health,
     ingests,
+    jobs,
     keys,
     loads,
     metrics,
     queries,
     replication,
     restores,
+    runs,
     snapshots,
     tickets,
 )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pondkeeper.archive.replica.keeper import ReplicaKeeper
     from pondkeeper.databases.registry import Registry
     from pondkeeper.databases.running import RunningQueries
+    from pondkeeper.jobs.desk import JobsDesk
     from pondkeeper.settings import Settings
 
 
@@ -62,7 +65,7 @@ class KeeperApp(FastAPI):
         self.include_router(queries.make_router(context, query))
         self.include_router(executes.make_router(execute))
         self.include_router(ingests.make_router(context, ingest))
-        for noun in (databases, snapshots, loads, backups, restores, tickets, replication, events, keys, health, metrics):
+        for noun in (databases, snapshots, loads, backups, restores, tickets, replication, jobs, runs, events, keys, health, metrics):
             self.include_router(noun.make_router(context))
         self.add_exception_handler(PondkeeperError, _refused)
         self.add_exception_handler(HTTPException, _framework_refused)
@@ -89,12 +92,13 @@ def create_app(
     archiver: ArchiverDesk | None = None,
     feed: Feed | None = None,
     replicas: ReplicaKeeper | None = None,
+    jobs_: JobsDesk | None = None,
 ) -> KeeperApp:
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
     limits, throttle = LimitBook(settings), Throttle(settings.limits.failed_logins_per_min)
-    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver, feed, replicas))
+    return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver, feed, replicas, jobs_))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

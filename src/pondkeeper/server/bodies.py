@@ -152,6 +152,12 @@ class PruneBody(Struct, forbid_unknown_fields=True, frozen=True):
     dry_run: Annotated[bool, Meta(description="Only say which versions would go.")] = False
 
 
+class JobBody(Struct, forbid_unknown_fields=True, frozen=True):
+    """How a job is to stand."""
+
+    enabled: Annotated[bool, Meta(description="Whether it is due at its times and run after others.")]
+
+
 class Decoder(Generic[T]):
     """Decodes bodies of one shape."""
 

@@ -27,10 +27,15 @@ class Seats:
     def __init__(self) -> None:
         self._by_key: Counter[str] = Counter()
 
+    @property
+    def count(self) -> int:
+        """How many are taken."""
+        return self._by_key.total()
+
     @contextmanager
     def taken_by(self, key: Key) -> Iterator[None]:
         """A seat for as long as the `with` lasts. Raises RateLimited."""
-        if self._by_key.total() >= MAX_LISTENERS or self._by_key[key.id] >= MAX_LISTENERS_PER_KEY:
+        if self.count >= MAX_LISTENERS or self._by_key[key.id] >= MAX_LISTENERS_PER_KEY:
             raise RateLimited(
                 f"{MAX_LISTENERS_PER_KEY} may listen with one key, and {MAX_LISTENERS} in all.", limit="listeners", retry_after_s=5
             )

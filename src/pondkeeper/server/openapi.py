@@ -8,8 +8,8 @@ import msgspec
 from fastapi.openapi.utils import get_openapi
 
 from pondkeeper import __version__
-from pondkeeper.server import shapes
-from pondkeeper.server.bodies import ExecuteBody, NewKeyBody, PruneBody, QueryBody, RestoreBody, VerifyBody
+from pondkeeper.server import job_shapes, shapes
+from pondkeeper.server.bodies import ExecuteBody, JobBody, NewKeyBody, PruneBody, QueryBody, RestoreBody, VerifyBody
 from pondkeeper.server.fetching import BlocksBody, PagesBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody, RestoreBody)
+_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody, RestoreBody, JobBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -49,6 +49,11 @@ _ANSWERS: Final = (
     shapes.KeyRevoked,
     shapes.Promoted,
     shapes.ReplicaList,
+    job_shapes.RunShown,
+    job_shapes.RunList,
+    job_shapes.RunBrief,
+    job_shapes.JobShown,
+    job_shapes.JobList,
     shapes.Health,
 )
 _NO_SCHEMA: Final = {"type": "string", "format": "binary"}
