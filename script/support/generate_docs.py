@@ -1,6 +1,6 @@
 """Write the documents of docs/reference/ that follow from the code; with --check only say which are out of date.
 
-Needs only src/ and click: errors and settings import nothing but the standard library, the commands nothing else.
+Needs only src/, click and cronsim: errors and settings import nothing but the standard library, the commands nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cli_page import cli_page
+from jobs_page import jobs_page
 
 from pondkeeper.errors import PondkeeperError, all_errors
 from pondkeeper.settings import Leaf, leaves
@@ -31,6 +32,7 @@ EXIT_CODES = {
     8: "A write whose outcome is unknown: look before you send it again.",
     9: "Another keeper has the database.",
     10: "No keeper is running, or it does not answer.",
+    11: "A run of a job failed: `pondkeeper job run --wait`, `--follow` and `job status --follow` end so.",
     75: "`run`: the turn of the program did not come: somebody had the database for longer than it may wait.",
     124: "`run`: the program was ended because it had the database for longer than `--max-hold`.",
     126: "`run`: the program cannot be executed.",
@@ -148,6 +150,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": errors_page,
     "exit-codes.md": exit_codes_page,
     "settings.md": settings_page,
+    "jobs.md": lambda: jobs_page(NOTICE, REFERENCE.parent / "how-to"),
 }
 
 
