@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from pondkeeper.errors import DatabaseNotFound, DatabaseReadOnly, DiskFull, PondkeeperError
 from pondkeeper.files.durable import make_folder, sync_folder
 from pondkeeper.files.paths import HOME_NAME, Home, RunPaths
 from pondkeeper.jobs.definition import Job
@@ -17,6 +22,7 @@ from pondkeeper.jobs.plan import RunBounds, RunPlan, write_plan
 from pondkeeper.jobs.status import Phase, RunStatus, write_status
 from pondkeeper.settings import Settings
 
+WITHOUT_DATABASE: Final = frozenset({"command", "python"})
 
 @dataclass(frozen=True)
 class Launcher:
@@ -74,6 +80,29 @@ class Launcher:
         return RunBounds(
             kill_after_s=runs.kill_after_s, max_log_bytes=runs.max_log_bytes, staging_limit_bytes=runs.staging_limit_bytes
         )
+
+
+def with_database(job: Job, files: Mapping[str, Path]) -> Job:
+    """The job with the database that it is for: one that names none is for the only one, where there is one."""
+    return dataclasses.replace(job, database=next(iter(files))) if job.database is None and len(files) == 1 else job
+
+
+def file_of(job: Job, files: Mapping[str, Path]) -> Path | None:
+    """The file of the job's database, of these by name; None of a job that needs none. Raises DatabaseNotFound."""
+    if job.database is not None and job.database in files:
+        return files[job.database]
+    if job.database is not None:
+        raise DatabaseNotFound(f"There is no database {job.database!r}, which the job {job.name} is for.")
+    if job.kind in WITHOUT_DATABASE:
+        return None
+    raise DatabaseNotFound(f"The job {job.name} says no database, and there are {len(files)}.", remedy='Say it: `database = "…"`.')
+
+
+def unwritable(error: OSError) -> PondkeeperError:
+    """The error of a home that cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("The disk of the keeper's home is full.", private=str(error))
+    return DatabaseReadOnly("The keeper's home cannot be written.", private=str(error))
 
 
 def workdir_of(home: Home, settings: Settings) -> Path:

@@ -26,6 +26,7 @@ from pondkeeper.databases.registry import Registry, database_files
 from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
+from pondkeeper.jobs.desk import JobsDesk
 from pondkeeper.server.allocator import keep_freed_memory
 from pondkeeper.server.app import create_app
 from pondkeeper.server.http_server import HttpServer
@@ -125,7 +126,8 @@ class Keeper:
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
         registry.running.repairs.listen(recorder_of_repairs(audit))
-        app = create_app(registry, registry.running, keys, self._settings, audit, archiver, feed, self._replicas)
+        jobs = await self._open_jobs(registry, steps)
+        app = create_app(registry, registry.running, keys, self._settings, audit, archiver, feed, self._replicas, jobs)
         self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
         steps.push_async_callback(self._stop_doors, self._server, self._pipelines)
@@ -134,6 +136,8 @@ class Keeper:
         steps.callback(_take_away, self._home.socket, self._home.pipeline_socket, self._home.keeper_json)
         url = _url(self._settings.server.host, sockets[0], tls is not None)
         await self._announce(registry, keys, url)
+        if jobs is not None:
+            await jobs.start()  # Why after the doors: runs that go on may wait for them.
         registry.on_added = lambda: self._sign(registry, url)
         if self._replicas is not None:
             registry.watch(self._replicas.watch(registry))
@@ -146,6 +150,18 @@ class Keeper:
         if self._settings.archive.to:
             place.note(self._home)
         return ArchiverDesk(self._settings, place, self._home)
+
+    async def _open_jobs(self, registry: Registry, steps: AsyncExitStack) -> JobsDesk | None:
+        """The desk of the jobs, which starts nothing before `start`; None on a keeper of replicas, which writes nothing."""
+        if self._replicas is not None:
+            return None
+
+        def files() -> dict[str, Path]:
+            return {database.name: database.paths.file for database in registry.all()}
+
+        desk = await JobsDesk.open(self._home, self._settings, files, registry.running.events.emit)
+        steps.push_async_callback(desk.stop)
+        return desk
 
     async def _open_audit(self, steps: AsyncExitStack) -> Audit | None:
         """The audit, which ends after the last request has; None where it is switched off."""
