@@ -12,6 +12,7 @@ import pytest
 from pondkeeper.errors import all_errors
 from pondkeeper.server.app import KeeperApp
 from pondkeeper.server.context import Context
+from pondkeeper.server.job_metrics import JobCollector
 from pondkeeper.server.metrics import _OF_DATABASE, DatabaseCollector, Meters
 from pondkeeper.settings import Settings, leaves
 from tests.docs.subjects import DOCS
@@ -72,7 +73,9 @@ def test_every_metric_is_documented_and_no_other() -> None:
     """The names on the page are the names of a scrape, counters with their `_total`."""
     pool = SimpleNamespace(states=dict, waiting=0, kills=0)
     nothing: Any = SimpleNamespace(pool=pool, all=list, list=list)
-    families = [*Meters().registry.collect(), *DatabaseCollector(nothing, nothing).collect()]
+    lineup = SimpleNamespace(queued=[], running=[])
+    desk: Any = SimpleNamespace(carrier=SimpleNamespace(lineup=lineup), book=SimpleNamespace(jobs=list), problem=None)
+    families = [*Meters().registry.collect(), *DatabaseCollector(nothing, nothing).collect(), *JobCollector(desk).collect()]
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     names |= {name + ("_total" if "Counter" in kind.__name__ else "") for name, _, kind, _ in _OF_DATABASE}
     assert set(table_names(METRICS)) == names

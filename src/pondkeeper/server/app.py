@@ -15,6 +15,7 @@ from pondkeeper.access.throttle import Throttle
 from pondkeeper.errors import InvalidRequest, PondkeeperError
 from pondkeeper.server.context import Context
 from pondkeeper.server.gate import Gate, note_refusal
+from pondkeeper.server.job_metrics import JobCollector
 from pondkeeper.server.metrics import DatabaseCollector, Meters
 from pondkeeper.server.openapi import document
 from pondkeeper.server.problems import envelope, of_framework, problem_headers
@@ -97,6 +98,8 @@ def create_app(
     """The app of one keeper. Serve it with `serving.HttpServer`: our protocol keeps the bounds that the app relies on."""
     meters = Meters()
     meters.registry.register(DatabaseCollector(registry, running))
+    if jobs_ is not None:
+        meters.registry.register(JobCollector(jobs_))
     limits, throttle = LimitBook(settings), Throttle(settings.limits.failed_logins_per_min)
     return KeeperApp(Context(registry, running, keys_, settings, meters, limits, throttle, audit, archiver, feed, replicas, jobs_))
 
