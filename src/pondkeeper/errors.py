@@ -9,7 +9,7 @@
     │   ├── TableNotFound  BodyInvalid  ColumnsDiffer  RowsInvalid  TableChanged  PartsApplied  RejectsNotFound
     │   ├── VersionNotArchived  ArchiveConflict  ArchiveKeyInvalid
     │   ├── DatabaseIsReplica  PromotionRefused
-    │   ├── JobNotFound  RunNotFound  SourceRefused  EmptySource  SchemaDrifted  ExtraMissing
+    │   ├── JobNotFound  RunNotFound  SourceRefused  EmptySource  SchemaDrifted  JobStateChanged  ExtraMissing
     │   └── BodyTooLarge
     ├── LimitReached              a limit ended it
     │   ├── QueryTimedOut  WriteTimedOut  OutOfMemory  VersionNotReached
@@ -358,6 +358,14 @@ class SchemaDrifted(RequestRefused):
     code = "schema_drifted"
     http_status = 409
     default_remedy = "Look at the change that the message names; `drift = \"allow\"` takes such changes over."
+
+
+class JobStateChanged(RequestRefused):
+    """Another load of the job was committed meanwhile, so this one was not applied on top of it."""
+
+    code = "job_state_changed"
+    http_status = 409
+    default_remedy = "Nothing is to be done: the next attempt of the run goes on from the state that was committed."
 
 
 class ExtraMissing(RequestRefused):

@@ -76,17 +76,19 @@ class Reach:
         asked_at, patience = time.monotonic(), _Lost()
         while True:
             home = self._keeper()
-            if home is not None:
-                try:
+            try:
+                if home is not None:
                     answer = load_through(home.root, self._paths.name, plan, self._priority, waiting)
-                except PondkeeperError as error:
-                    patience.wait_or_raise(error, waiting)
+                    self._keeper_seen_at = time.monotonic()
+                elif self._may_come_back():
+                    patience.pause(waiting)
                     continue
-                self._keeper_seen_at = time.monotonic()
-                return answer | {"waited_s": max(0.0, time.monotonic() - asked_at - answer["held_s"])}
-            if not self._may_come_back():
-                return self._alone(plan, waiting)
-            patience.pause(waiting)
+                else:
+                    answer = self._alone(plan, waiting)
+            except PondkeeperError as error:
+                patience.wait_or_raise(error, waiting)
+                continue
+            return answer | {"waited_s": max(0.0, time.monotonic() - asked_at - answer["held_s"])}
 
     def _alone(self, plan: LoadPlan, waiting: Waiting) -> dict[str, Any]:
         patience = Patience(LONGEST_WAIT_S, waiting.on_wait, waiting.holding, waiting.is_given_up)
@@ -174,5 +176,6 @@ class _Lost:
         """Wait a moment. Raises DatabaseBusy when the run is to end."""
         if waiting.is_given_up():
             raise DatabaseBusy("No keeper came, and the run is to end.")
+        waiting.tell(None, "the keeper is gone, and the next one is waited for", None, 0)
         time.sleep(self._pause_s)
         self._pause_s = min(_MOST_PAUSE_S, 2 * self._pause_s)

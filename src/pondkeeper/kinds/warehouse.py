@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final
 
-from pondkeeper.engine.loads.plan import AUTOMATIC, LoadPlan, made
-from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled, RunCancelled, SchemaDrifted
+from pondkeeper.engine.loads.plan import AUTOMATIC, Expected, LoadPlan, made
+from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled, RequestRefused, RunCancelled, SchemaDrifted
 from pondkeeper.files.paths import DatabasePaths, Home
 from pondkeeper.files.state import file_state
 from pondkeeper.jobs import drift
@@ -122,22 +123,37 @@ class Warehouse:
             identity = f"{AUTOMATIC}{self._run_id}/{self._maker}-{next(self._numbers)}"
         return self.load([Run(sql, parameters)], identity=identity).version
 
-    def load(self, steps: Sequence[Step], *, identity: str, state: Mapping[str, Any] | None = None) -> Loaded:
+    def load(
+        self,
+        steps: Sequence[Step],
+        *,
+        identity: str,
+        state: Mapping[str, Any] | None = None,
+        expected: Mapping[str, Any] | EllipsisType | None = ...,
+    ) -> Loaded:
         """Carry out the steps and keep the job's new state, all in one transaction; committed when this returns.
 
         `identity` names this load among those of the job, for all attempts of a run (say `f"{run_id}/{batch}"`): a load
         that was committed before is not applied again, and its first outcome is the answer. `state` None: as it is.
+        `expected`: the state that the job must have at that moment (None: none yet), or JobStateChanged is raised.
         Raises PondkeeperError: nothing was applied (SchemaDrifted, RunCancelled when the run is being ended …), or
         OutcomeUnknown; then the same load may be asked for again.
         """
-        plan = LoadPlan.from_wire(made(self._job, identity, steps, state, drift.accepted(self._home, self._job)).to_wire())
+        must_be = None if isinstance(expected, EllipsisType) else Expected(dict(expected) if expected is not None else None)
+        accepted = drift.accepted(self._home, self._job)
+        plan = LoadPlan.from_wire(made(self._job, identity, steps, state, accepted, must_be).to_wire())
         waiting = Waiting(self._watcher)
         with self._turns():
-            keeps_state = not plan.is_automatic
-            if keeps_state:
+            noted = self._journal.version()
+            if not plan.is_automatic:
                 self._journal.begin(identity)
-            answer = self._carried_out(plan, waiting)
-            if keeps_state:
+            try:
+                answer = self._carried_out(plan, waiting)
+            except RequestRefused:
+                if noted is not None:
+                    self._journal.settle(noted)  # Why: it was certainly not committed.
+                raise
+            if not plan.is_automatic:
                 self._journal.settle(answer["version"])
         self._watcher.released(answer["held_s"], answer["version"])
         return Loaded(

@@ -60,6 +60,7 @@ class Carrier:
         known = state.counts_of(self._cursor, self._plan)
         if known is not None:
             return Carried(known)
+        state.insist_on_expected(self._cursor, self._plan)
         counts: list[int] = []
         for place, step in enumerate(self._plan.steps):
             if place == 0 or isinstance(self._plan.steps[place - 1], Run):

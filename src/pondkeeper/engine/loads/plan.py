@@ -20,10 +20,18 @@ _WORD: Final = re.compile(r"[\x20-\x7e]{1,120}\Z")
 
 
 @dataclass(frozen=True)
+class Expected:
+    """The state that the job must have when a load begins (None: none yet), or the load is refused."""
+
+    state: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
 class LoadPlan:
     """Steps in one transaction, applied once per `identity` of the job. `state` None: the job's state stays as it is.
 
-    `accepted`: changes of tables that a person has accepted, by their digests (see `targets.py`).
+    `accepted`: changes of tables that a person has accepted, by their digests (see `targets.py`). `expected`: for a job whose
+    last attempt may have left a load in the queue, which comes before this one.
     """
 
     job: str
@@ -31,6 +39,7 @@ class LoadPlan:
     steps: tuple[Step, ...]
     state: dict[str, Any] | None = None
     accepted: tuple[str, ...] = ()
+    expected: Expected | None = None
 
     @property
     def key(self) -> str:
@@ -75,6 +84,7 @@ class LoadPlan:
             "steps": [step.to_wire() for step in self.steps],
             "state": self.state,
             "accepted": list(self.accepted),
+            "expected": {"state": self.expected.state} if self.expected is not None else None,
         }
 
     @classmethod
@@ -84,7 +94,8 @@ class LoadPlan:
             checked = msgspec.convert(wire, _Wire)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"The load is not of the expected shape: {error}.") from error
-        return made(checked.job, checked.identity, list(map(Step.from_wire, checked.steps)), checked.state, checked.accepted)
+        steps = list(map(Step.from_wire, checked.steps))
+        return made(checked.job, checked.identity, steps, checked.state, checked.accepted, checked.expected)
 
 
 def made(
@@ -93,6 +104,7 @@ def made(
     steps: Sequence[Step],
     state: Mapping[str, Any] | None = None,
     accepted: Sequence[str] = (),
+    expected: Expected | None = None,
 ) -> LoadPlan:
     """A load, if it is one. Raises InvalidRequest."""
     if not (_WORD.match(job) and _WORD.match(identity)):
@@ -106,7 +118,7 @@ def made(
         raise InvalidRequest(f"The state of a job is what JSON can say: {error}.") from error
     if size > MOST_STATE_CHARS:
         raise InvalidRequest(f"The state of the job has {size:,} bytes, and {MOST_STATE_CHARS:,} are the most.")
-    return LoadPlan(job, identity, tuple(steps), kept, tuple(accepted))
+    return LoadPlan(job, identity, tuple(steps), kept, tuple(accepted), expected)
 
 
 class _Wire(msgspec.Struct, forbid_unknown_fields=True):
@@ -115,3 +127,4 @@ class _Wire(msgspec.Struct, forbid_unknown_fields=True):
     steps: list[dict[str, Any]]
     state: dict[str, Any] | None = None
     accepted: list[str] = []
+    expected: Expected | None = None

@@ -14,6 +14,7 @@ import msgspec
 
 from pondkeeper.engine.loads.plan import LoadPlan
 from pondkeeper.engine.names import KEEPERS_SCHEMA
+from pondkeeper.errors import JobStateChanged
 
 MOST_LOADS: Final = 64
 _NAME: Final = "job_state"
@@ -27,6 +28,12 @@ def counts_of(cursor: duckdb.DuckDBPyConnection, plan: LoadPlan) -> list[int] | 
     """What the steps had counted when this very load was committed; None if it was not, as far as we remember."""
     counts = _loads(_row(cursor, plan.job)).get(plan.identity)
     return counts if counts is not None and len(counts) == len(plan.steps) else None
+
+
+def insist_on_expected(cursor: duckdb.DuckDBPyConnection, plan: LoadPlan) -> None:
+    """Raise JobStateChanged when the job's state is not the one that the load was made for."""
+    if plan.expected is not None and state_of(cursor, plan.job) != msgspec.json.decode(_text(plan.expected.state)):
+        raise JobStateChanged(f"The state of the job {plan.job!r} is not the one that this load goes on from.")
 
 
 def remember(cursor: duckdb.DuckDBPyConnection, plan: LoadPlan, counts: list[int]) -> None:
