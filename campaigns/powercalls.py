@@ -51,13 +51,17 @@ PLACES = ("file", "file", "wal", "anywhere")  # where a cut is made: half of the
 
 @dataclass
 class State:
-    """One tree, and the steps of which it may hold the outcome: the last one acknowledged, and the one begun after it."""
+    """One tree, and the steps of which it may hold the outcome: the last one acknowledged, and the one begun after it.
+
+    `archived`: the newest version that the archive must have.
+    """
 
     number: int
     tree: Tree
     done: int
     begun: int
     call: str
+    archived: int = 0
 
 
 def play_calls(stage: Stage) -> None:
@@ -131,15 +135,17 @@ def _states(calls: list[Call], root: Path, before: Tree, count: int, chance: ran
     drawn = Counter(chance.choice(kinds[chance.choice(PLACES)] or kinds["anywhere"]) for _ in range(count))
     disk = Disk(root)
     disk.begin_with(before)
-    done, begun, made = -1, -1, 0
+    done, begun, archived, made = -1, -1, 0, 0
     for number, call in enumerate(calls):
         disk.take(call)
         if call.name == "mark":
-            what, _, step = call.data.decode().strip().partition(" ")
-            done, begun = (int(step), begun) if what == "done" else (done, int(step))
+            what, _, value = call.data.decode().strip().partition(" ")
+            done = int(value) if what == "done" else done
+            begun = int(value) if what == "begin" else begun
+            archived = int(value) if what == "archived" else archived
         for _ in range(drawn[number]):
             made += 1
-            yield State(made, disk.after_a_cut(chance), done, begun, f"{call.name} {Path(call.path).name}")
+            yield State(made, disk.after_a_cut(chance), done, begun, f"{call.name} {Path(call.path).name}", archived)
 
 
 def _kinds_of_places(calls: list[Call]) -> dict[str, list[int]]:
@@ -292,6 +298,9 @@ def judged(state: State, answer: dict[str, Any], right: list[Any]) -> list[str]:
     snapshot = answer["snapshot"]
     if snapshot is not None and snapshot["damaged"]:
         wrong.append(f"the newest snapshot has damaged blocks: {snapshot['damaged'][:5]}")
+    wrong += [f"the archive: {trouble}" for trouble in answer["archive"]["troubles"]]
+    if state.archived and state.archived not in answer["archive"]["versions"]:
+        wrong.append(f"the archive has {answer['archive']['versions']}, and not {state.archived}, which was acknowledged")
     if snapshot is not None and snapshot["found"] not in (NOTHING, *right[: state.begun + 1]):
         wrong.append(f"the newest snapshot holds what never was: {snapshot['found']}")
     return wrong

@@ -165,6 +165,8 @@ class _Chain:
             self._versions[number] = outcome.version
         elif "backup" in step:
             self._versions[number] = client.backups.now()["version"]
+        elif "prune" in step:
+            client.backups.prune()
         else:
             client.restore(version=self._versions[step["restore"]])
         self._done = number

@@ -25,6 +25,7 @@ SELECT (SELECT count(*) FROM a)::BIGINT, (SELECT coalesce(sum(i), 0) FROM a)::VA
 """
 
 Step = dict[str, Any]
+KEEPS_THE_NEWEST = {f"PONDKEEPER_ARCHIVE_KEEP_{which}_S": "0" for which in ("ALL", "HOURLY", "DAILY")}
 
 
 def draw(chance: random.Random, count: int) -> list[Step]:
@@ -36,6 +37,7 @@ def draw(chance: random.Random, count: int) -> list[Step]:
     steps += [{"sql": _statements(chance, number), "look": chance.random() < 0.5} for number in range(count)]
     middle = len(steps) * 2 // 3
     steps[middle:middle] = [{"backup": True}, {"sql": ["DELETE FROM a WHERE i % 3 = 0"], "look": True}, {"restore": middle}]
+    steps[middle + 5 : middle + 5] = [{"backup": True}, {"prune": True}]
     return steps
 
 
@@ -56,11 +58,13 @@ def main(root: Path, markers: Path, steps: list[Step]) -> None:
     """Do the steps, each after the one before it was acknowledged."""
     marks = os.open(markers, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     versions: dict[int, int] = {}
-    with KeeperProcess(root / "pond.duckdb") as keeper:
+    with KeeperProcess(root / "pond.duckdb", environment=KEEPS_THE_NEWEST) as keeper:
         client = keeper.local_client(retry_for_s=TIMEOUT_S)
         for number, step in enumerate(steps):
             os.write(marks, f"begin {number}\n".encode())
             _do(client, number, step, versions)
+            if "backup" in step:
+                os.write(marks, f"archived {versions[number]}\n".encode())
             os.write(marks, f"done {number}\n".encode())
             if step.get("look"):
                 client.query("SELECT 1", at_least=versions[number], timeout_s=TIMEOUT_S)
@@ -72,6 +76,8 @@ def _do(client: Client, number: int, step: Step, versions: dict[int, int]) -> No
         versions[number] = client.execute(step["sql"], timeout_s=TIMEOUT_S).version
     elif "backup" in step:
         versions[number] = client.backups.now()["version"]
+    elif "prune" in step:
+        client.backups.prune()
     else:
         client.restore(version=versions[step["restore"]])
 

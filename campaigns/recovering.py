@@ -16,6 +16,9 @@ from typing import Any
 import duckdb
 
 from campaigns.powerwork import LOOK
+from pondkeeper.archive.history import read_archived, versions
+from pondkeeper.archive.names import IDENTITY, block_name
+from pondkeeper.archive.opening import open_archive
 from pondkeeper.engine.opening import WriterConfig
 from pondkeeper.errors import PondkeeperError
 from pondkeeper.files.durable import make_folder
@@ -53,7 +56,7 @@ def recover(root: Path) -> dict[str, Any]:
     finally:
         lease.release()
     damaged = verify(paths.file, Cancelling()).damaged
-    return {"existed": existed, "found": found, "repaired": repaired, "damaged": damaged, "snapshot": _snapshot(paths)}
+    return {"existed": existed, "found": found, "repaired": repaired, "damaged": damaged, "snapshot": _snapshot(paths), "archive": _archive(paths)}
 
 
 def _content(transaction: Any) -> Any:
@@ -71,13 +74,31 @@ def _looked(connection: duckdb.DuckDBPyConnection) -> Any:
 
 def _snapshot(paths: DatabasePaths) -> dict[str, Any] | None:
     """The newest snapshot: every block of it is right, and it can be read."""
-    versions = visible_versions(paths.snapshots)
-    if not versions:
+    visible = visible_versions(paths.snapshots)
+    if not visible:
         return None
-    file = paths.snapshot(versions[-1])
+    file = paths.snapshot(visible[-1])
     with duckdb.connect(str(file), read_only=True) as connection:
         found = _looked(connection)
-    return {"version": versions[-1], "damaged": verify(file, Cancelling()).damaged, "found": found}
+    return {"version": visible[-1], "damaged": verify(file, Cancelling()).damaged, "found": found}
+
+
+def _archive(paths: DatabasePaths) -> dict[str, Any]:
+    """The versions that the archive shows, and which of their blocks are not there, whole."""
+    folder = paths.home / "archive"
+    if not (folder / IDENTITY).is_file():
+        return {"versions": [], "troubles": []}
+    troubles = []
+    with open_archive(str(folder), make=False) as archive:
+        shown = versions(archive.store, paths.name)
+        for version in shown:
+            try:
+                tree = read_archived(archive.store, archive.sealer, version).tree
+                for digest in {tree.digest(block) for block in range(len(tree))}:
+                    archive.sealer.opened(archive.store.get(block_name(digest)), digest)
+            except PondkeeperError as error:
+                troubles.append(f"version {version.version}: {error}")
+    return {"versions": [version.version for version in shown], "troubles": troubles}
 
 
 def plain(root: Path) -> dict[str, Any]:
