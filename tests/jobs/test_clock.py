@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -257,6 +258,20 @@ async def test_a_broken_file_leaves_the_old_jobs(house: House) -> None:
     house.file.unlink()
     await house.at("21T13:03")
     assert house.book.jobs() == []
+
+
+async def test_a_file_that_looks_unchanged_is_read_again_when_told(house: House) -> None:
+    """SIGHUP reads it, whatever its time and size say."""
+    await house.open("[jobs.a]")
+    about = house.file.stat()
+    house.file.write_text(house.file.read_text().replace("jobs.a", "jobs.b"))
+    os.utime(house.file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    await house.at("21T12:01")
+    assert [job.name for job in house.book.jobs()] == ["a"], "positive control: nothing showed"
+    house.of.read_again()
+    await house.at("21T12:02")
+
+    assert [job.name for job in house.book.jobs()] == ["b"]
 
 
 async def test_the_clock_goes_by_itself(house: House, clock: HandClock) -> None:

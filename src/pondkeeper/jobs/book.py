@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 Signature = tuple[int, int, int] | None
+UNKNOWN: Signature = (-1, -1, -1)
 
 
 class JobBook:
@@ -57,6 +58,10 @@ class JobBook:
         """Whether it runs by itself: what was said last by `enable` and `disable`, else what the file says."""
         mark = self._history.marks.get(job.name)
         return job.enabled if mark is None or mark.enabled is None else mark.enabled
+
+    def forget(self) -> None:
+        """Take the file for a changed one at the next look."""
+        self._signature = UNKNOWN
 
     async def look(self) -> None:
         """Read the file again if it has changed."""

@@ -67,6 +67,11 @@ class JobClock:
         self._ended_at[status.job] = self._now()
         self._wake.set()
 
+    def read_again(self) -> None:
+        """Read the settings file again, also when it looks unchanged."""
+        self._book.forget()
+        self._wake.set()
+
     def look_soon(self) -> None:
         """Something has changed: look at once."""
         self._wake.set()

@@ -80,6 +80,7 @@ class Keeper:
         self._stopping = asyncio.Event()
         self._server: HttpServer | None = None
         self._pipelines: Pipelines | None = None
+        self._jobs: JobsDesk | None = None
         self._stop_by = 0.0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -88,6 +89,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.hang_up)
         async with AsyncExitStack() as steps:
             await self._start(steps)
             await self._stopping.wait()
@@ -103,6 +105,13 @@ class Keeper:
         if self._stopping.is_set() and self._pipelines is not None:
             self._pipelines.hurry()
         self._stopping.set()
+
+    def hang_up(self) -> None:
+        """Read the jobs again; or stop, when the terminal that we were started in has gone."""
+        if sys.stderr.isatty():
+            self.stop()
+        elif self._jobs is not None:
+            self._jobs.clock.read_again()
 
     @property
     def _grace_left_s(self) -> float:
@@ -126,7 +135,7 @@ class Keeper:
         steps.push_async_callback(keys.close)
         audit = await self._open_audit(steps)
         registry.running.repairs.listen(recorder_of_repairs(audit))
-        jobs = await self._open_jobs(registry, steps)
+        self._jobs = jobs = await self._open_jobs(registry, steps)
         app = create_app(registry, registry.running, keys, self._settings, audit, archiver, feed, self._replicas, jobs)
         self._server, self._pipelines = HttpServer(app, tls=tls), Pipelines(app.context)
         sockets = listen_tcp(self._settings.server.host, self._settings.server.port)
