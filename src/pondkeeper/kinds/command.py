@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from pondkeeper.errors import JobInvalid, RunFailed, RunTimedOut
 from pondkeeper.jobs.status import Phase
+from pondkeeper.kinds import dying
 from pondkeeper.kinds.context import RunContext
 from pondkeeper.kinds.environment import environment_for
 from pondkeeper.kinds.warehouse import Turn
@@ -26,6 +30,7 @@ def run(context: RunContext) -> None:
     settings = context.settings
     environment = environment_for(context, settings.environment)
     folder = Path(settings.folder) if settings.folder else context.plan.workdir
+    _refuse_what_is_not_there(settings.command[0], folder, environment)
     adopt_orphans()  # Why: what the program leaves behind must be found.
     with context.warehouse.lease(f"job {context.plan.job.name}", settings.max_hold_s or None) as turn:
         context.check_stopping()
@@ -37,17 +42,23 @@ def run(context: RunContext) -> None:
     context.phase(Phase.RUNNING)
 
 
+def _refuse_what_is_not_there(program: str, folder: Path, environment: Mapping[str, str]) -> None:
+    """Raise JobInvalid for a folder that is none, and for what cannot be executed. Why now: nobody waits for a turn in vain."""
+    if not folder.is_dir():
+        raise JobInvalid("The folder of the job is not there.", remedy="Correct `folder` of the job.", private=str(folder))
+    place = str(folder / program) if os.sep in program else program
+    if shutil.which(place, path=environment.get("PATH")) is None:
+        raise JobInvalid(f"{Path(program).name} is not there, or cannot be executed.", remedy="Correct `command` of the job.")
+
+
 def _run(
     context: RunContext, command: Sequence[str], environment: dict[str, str], folder: Path, turn: Turn
 ) -> int:
     """The program's exit code, or minus the signal that ended it; nothing of it has the database open any more."""
-    try:
-        process = subprocess.Popen(
-            list(command), cwd=folder, env=environment, stdin=subprocess.DEVNULL, pass_fds=[turn.lease_fd]
-        )
-    except OSError as error:
-        name = Path(command[0]).name
-        raise JobInvalid(f"{name} cannot be started: {error.strerror}.", remedy="Correct `command` or `folder` of the job.") from error
+    shim = [sys.executable, "-I", "-S", dying.__file__, str(os.getpid())]
+    process = subprocess.Popen(
+        [*shim, *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, pass_fds=[turn.lease_fd]
+    )
     began = time.monotonic()
     try:
         return process.wait(turn.max_hold_s)

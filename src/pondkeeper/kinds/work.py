@@ -27,7 +27,7 @@ Run = Callable[[RunContext], None]
 
 
 def main(arguments: list[str]) -> int:
-    """Carry out the run; 0 when it did what it was for."""
+    """Carry out the run; 0 when it did what it was for, else the exit code of a program that it was about, or 1."""
     paths, secrets_fd = RunPaths(Path(arguments[0])), int(arguments[1])
     plan = read_plan(paths.plan_json)
     status = status_in(paths.status_json)
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if error is not None:
         print(f"{error.code}: {error.message}" + (f" ({error.private})" if error.private else ""), flush=True)  # noqa: T201
     context.close(error.to_wire() if error is not None else None)
-    return 0 if error is None else 1
+    return 0 if error is None else int(error.details.get("exit_code") or 1)
 
 
 def _tried(step: Callable[[], None]) -> PondkeeperError | None:

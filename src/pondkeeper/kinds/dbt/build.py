@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -53,6 +54,7 @@ def plan_of(settings: DbtSettings, target: Path, logs: Path, socket_number: int)
         "exclude": ["--exclude", *settings.exclude] if settings.exclude else [],
         "deps": settings.deps,
         "socket": socket_number,
+        "parent": os.getpid(),
     }
 
 

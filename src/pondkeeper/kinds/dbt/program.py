@@ -10,8 +10,10 @@ them a descriptor of the lease, which is held as long as this process lives.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ RESULTS = {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResul
 SKIPPED = {"SkippingDetails", "LogSkipBecauseError"}
 STARTED = "LogStartLine"
 GO_BYTES = 1024 * 1024
+PR_SET_PDEATHSIG = 1
 EXIT_FAILED = 1
 EXIT_BROKEN = 2
 
@@ -104,6 +107,9 @@ def parse(runner: Any, plan: dict[str, Any]) -> str | None:
 def main(text: str) -> int:
     """Read, wait, build; the exit code says whether everything succeeded."""
     plan = json.loads(text)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != plan["parent"]:
+        return EXIT_BROKEN  # it has died before the kernel was asked to tell us
     wire = Wire(plan["socket"])
     try:
         from dbt.cli.main import dbtRunner
