@@ -18,7 +18,7 @@ Which keeper is meant, the first that is given: `--url` or `--home`, `PONDKEEPER
 `.pondkeeper/` in the working folder or above it. On the keeper's own machine no key is needed: the owner of its
 control socket is trusted.
 
-Completion of commands, options and names of databases: `pondkeeper completion bash` (or `zsh`, `fish`) prints the
+Completion of commands, options and names of databases, jobs and runs: `pondkeeper completion bash` (or `zsh`, `fish`) prints the
 script; [completion](#pondkeeper-completion) shows where it goes.
 """
 

@@ -106,11 +106,16 @@ def test_completion_scripts_are_printed(shell: str) -> None:
         ("pondkeeper query --form", {"--format"}),
         ("pondkeeper query --format ", {"table", "json", "ndjson", "csv", "arrow", "parquet"}),
         ("pondkeeper query --database w", {"warehouse"}),
+        ("pondkeeper job run ", {"nightly", "hourly"}),
+        ("pondkeeper job show n", {"nightly"}),
+        ("pondkeeper job status 2026", {"20261121T031500Z-4f2a9c"}),
+        ("pondkeeper job logs ", {"nightly", "hourly", "20261121T031500Z-4f2a9c"}),
     ],
 )
 def test_completion_knows_commands_options_and_databases(words: str, expected: set[str], tmp_path: Path) -> None:
-    """The Tab key offers what fits, names of databases included."""
-    (tmp_path / ".pondkeeper").mkdir()
+    """The Tab key offers what fits, names of databases, jobs and runs included."""
+    (tmp_path / ".pondkeeper" / "runs" / "20261121T031500Z-4f2a9c").mkdir(parents=True)
+    (tmp_path / ".pondkeeper" / "pondkeeper.toml").write_text("[jobs.nightly]\n[jobs.hourly]\n")
     (tmp_path / "warehouse.duckdb").touch()
     (tmp_path / "other.duckdb").touch()
     environment = program_environment(

@@ -18,7 +18,7 @@ VARIABLE = "_PONDKEEPER_COMPLETE"
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options and names of databases."""
+    """Print the script that makes SHELL complete commands, options and names of databases, jobs and runs."""
     from click.shell_completion import get_completion_class
 
     from pondkeeper.cli.main import cli

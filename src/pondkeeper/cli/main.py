@@ -25,6 +25,7 @@ MODULES: Final = {
         "execute",
         "ingest",
         "run",
+        "job",
         "status",
         "queries",
         "queue",

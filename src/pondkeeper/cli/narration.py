@@ -36,6 +36,8 @@ def show_error(error: PondkeeperError) -> None:
     say(f"{click.style(f'error [{error.code}]:', fg='red', bold=True)} {error.message}")
     if error.private and error.private != error.message:
         say(f"  {error.private}")
+    for each in error.details.get("problems", [])[1:]:  # of a settings file, which has its first in the message
+        say(f"  line {each['line']}: {each['message']}")
     say(f"  {error.remedy}")
 
 
