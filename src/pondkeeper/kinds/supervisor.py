@@ -202,6 +202,8 @@ class Supervisor:
         if self._keeper_fd in ready:
             self._selector.unregister(self._keeper_fd)
             self._end(Stop.INTERRUPTED, "the keeper has ended (runs.when_keeper_dies = end)")
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self._end(Stop.TIMED_OUT, "its time is over (timeout_s)")
         program.look()
         program.kill_if_due()
         if time.monotonic() >= self._look_at:
@@ -209,8 +211,9 @@ class Supervisor:
             self._look_around()
 
     def _patience_s(self) -> float:
-        ends_in_s = LOOK_EVERY_S if self._ends_at is None else max(0.0, self._ends_at - time.monotonic())
-        return min(LOOK_EVERY_S, ends_in_s if self._stop is None else LOOK_EVERY_S)
+        if self._ends_at is None or self._stop is not None:
+            return LOOK_EVERY_S
+        return min(LOOK_EVERY_S, max(0.0, self._ends_at - time.monotonic()))
 
     def _hear_signals(self) -> None:
         numbers = os.read(self._wake, 512)
