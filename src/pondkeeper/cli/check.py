@@ -56,7 +56,7 @@ def command(database: str | None, quiet: bool, blocks: bool, as_json: bool, targ
 
 
 def _examine(target: Target, name: str | None, *, whole: bool) -> Iterator[Finding]:
-    from pondkeeper.cli.doctor import database
+    from pondkeeper.cli.doctor import database, jobs
     from pondkeeper.cli.doctor import home as household
 
     home, databases = _subjects(target, name)
@@ -64,6 +64,7 @@ def _examine(target: Target, name: str | None, *, whole: bool) -> Iterator[Findi
     yield from _machine(home, has_home=has_home)
     if home is not None and has_home:
         yield from household.examine(home, databases)
+        yield from jobs.examine(home)
     keeper_runs = home is not None and keeper_of(home).running
     for paths in databases:
         yield from database.examine(paths, keeper_runs=keeper_runs, whole=whole)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pondkeeper.jobs.kinds_settings.leaves import Place, places
 from pondkeeper.jobs.secrets import is_reference
@@ -44,7 +44,7 @@ class Tables:
         if not isinstance(table, Mapping):
             self.refuse(key, f"`{key}` is a table: write [{key}] and its keys")
             return None
-        known = places(cast("Any", kind))
+        known = places(kind)
         count = len(self.problems)
         names = self._names(known, table, key, hints)
         values = {place.name: self._value(place, table[name], f"{key}.{name}") for name, place in names.items()}

@@ -48,9 +48,13 @@ def tables_setting(about: str) -> tuple[Any, ...]:
     return found
 
 
-@cache
 def places(kind: type[Any]) -> dict[str, Place]:
     """The leaves of a frozen dataclass by their names, in its order. Fields that are no setting (no help) are left out."""
+    return _places(kind)
+
+
+@cache
+def _places(kind: Any) -> dict[str, Place]:
     hints = get_type_hints(kind)
     required = getattr(kind, "required", ())
     return {
