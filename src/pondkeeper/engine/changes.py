@@ -65,7 +65,7 @@ class Netting:
         self._connection = duckdb.connect(
             ":memory:", config={"temp_directory": str(folder / "netting"), "memory_limit": f"{memory_bytes}B", "threads": threads}
         )
-        self._connection.execute("SET enable_progress_bar = false")
+        self._connection.execute("SET enable_progress_bar = false; SET preserve_insertion_order = false; SET TimeZone = 'UTC'")
 
     def __enter__(self) -> Netting:
         return self

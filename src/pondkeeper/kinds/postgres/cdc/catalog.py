@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import psycopg
-
-from pondkeeper.errors import SourceRefused, SourceUnavailable
+from pondkeeper.errors import SourceRefused
 from pondkeeper.kinds.postgres.cdc.lsn import parse_lsn
 from pondkeeper.kinds.postgres.cdc.messages import Relation
-from pondkeeper.kinds.postgres.cdc.replication import quoted
 from pondkeeper.kinds.postgres.cdc.state import Column
+from pondkeeper.kinds.postgres.connecting import Connection, answering, quoted
+from pondkeeper.kinds.postgres.describing import PARTITIONED, TABLE
+from pondkeeper.kinds.postgres.planning import TablePlan
 
 OLDEST: Final = 130_000
-Connection = psycopg.Connection[Any]
 LOST: Final = "lost"
 
 _TABLES: Final = """
-SELECT n.nspname || '.' || c.relname, c.oid, c.relpersistence,
-       (SELECT array_agg(DISTINCT l.relreplident::text) FROM (
-           SELECT c.relreplident WHERE c.relkind <> 'p' UNION ALL
-           SELECT p.relreplident FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid WHERE c.relkind = 'p' AND t.isleaf) l),
-       ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
-              WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY a.attnum)
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname || '.' || c.relname = ANY(%s)
+SELECT c.oid, c.relpersistence::text,
+       (SELECT array_agg(DISTINCT l.identity) FROM (
+           SELECT c.relreplident::text AS identity WHERE c.relkind <> 'p' UNION ALL
+           SELECT p.relreplident::text FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
+            WHERE c.relkind = 'p' AND t.isleaf) l)
+FROM pg_class c WHERE c.oid = ANY(%s)
 """
 _COLUMNS: Final = """
-SELECT attrelid, attname, atttypid, atttypmod, attnum, atthasdef OR atthasmissing OR attidentity <> '' OR attnotnull
-FROM pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attrelid, attnum
+SELECT attrelid, attname, attgenerated <> '', atthasdef OR atthasmissing OR attidentity <> '' OR attnotnull
+FROM pg_attribute WHERE attrelid = ANY(%s) AND attnum > 0 AND NOT attisdropped
 """
 _SLOT: Final = """
 SELECT plugin, database, active_pid, coalesce(wal_status, ''), confirmed_flush_lsn,
@@ -41,25 +38,34 @@ FROM pg_replication_slots WHERE slot_name = %s
 
 
 @dataclass(frozen=True)
-class SourceColumn:
-    """A column as it is at the source now. `was_filled`: rows that were there before it may hold something in it."""
+class LoggedColumn:
+    """A column whose changes are in the log. `was_filled`: rows that were there before it may hold something in it."""
 
     column: Column
     was_filled: bool
 
 
 @dataclass(frozen=True)
-class SourceTable:
-    """A table as it is at the source now. `identities`: how its parts name changed rows (pg_class.relreplident)."""
+class LoggedTable:
+    """A table as it is at the source now. `identities`: how its parts name changed rows (pg_class.relreplident).
 
-    name: str
-    oid: int
+    `columns`: those that the job wants, without generated ones, which the log does not have.
+    """
+
+    plan: TablePlan
     is_logged: bool
     identities: frozenset[str]
-    primary: tuple[str, ...]
-    columns: tuple[SourceColumn, ...]
+    columns: tuple[LoggedColumn, ...]
 
-    def column(self, name: str) -> SourceColumn | None:
+    @property
+    def name(self) -> str:
+        return self.plan.table.full_name
+
+    @property
+    def primary(self) -> tuple[str, ...]:
+        return self.plan.table.key
+
+    def column(self, name: str) -> LoggedColumn | None:
         """The column of that name."""
         return next((each for each in self.columns if each.column.name == name), None)
 
@@ -75,6 +81,10 @@ class SourceTable:
             return "it is UNLOGGED or temporary, so that its changes are in no log; ALTER TABLE … SET LOGGED"
         if "n" in self.identities:
             return "it has REPLICA IDENTITY NOTHING; ALTER TABLE … REPLICA IDENTITY DEFAULT, or FULL where it has no primary key"
+        if self.plan.table.relation not in {TABLE, PARTITIONED}:
+            return "it is no table of the source's own, and in no log"
+        if missing := sorted(set(self.primary) - {each.column.name for each in self.columns}):
+            return f"`without` takes {', '.join(missing)} away, which names its rows"
         if "d" in self.identities and not self.primary:
             return "it has no primary key, so that nothing names a changed row; add one, or ALTER TABLE … REPLICA IDENTITY FULL"
         if not self.primary and len(self.identities) > 1:
@@ -93,21 +103,6 @@ class Slot:
     status: str
     confirmed: int
     kept_bytes: int
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """psycopg's errors as ours."""
-    try:
-        yield
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        raise SourceUnavailable(f"The source does not answer: {_said(error)}") from error
-    except psycopg.Error as error:
-        raise SourceRefused(f"The source refuses: {_said(error)}") from error
-
-
-def _said(error: psycopg.Error) -> str:
-    return error.diag.message_primary or str(error).strip().partition("\n")[0] or "no reason given"
 
 
 def refuse_unfit_server(connection: Connection) -> str | None:
@@ -130,24 +125,29 @@ def refuse_unfit_server(connection: Connection) -> str | None:
     return None
 
 
-def describe(connection: Connection, names: Iterable[str]) -> dict[str, SourceTable]:
-    """The tables of these names (`schema.table`) as they are now."""
+def with_logs(connection: Connection, plans: Iterable[TablePlan]) -> dict[str, LoggedTable]:
+    """What the log has of these tables, by their names."""
+    by_oid = {plan.table.oid: plan for plan in plans}
     with answering():
-        tables = connection.execute(_TABLES, [list(names)]).fetchall()
-        columns = connection.execute(_COLUMNS, [[oid for _, oid, *_ in tables]]).fetchall()
-    by_table: dict[int, list[SourceColumn]] = {}
-    for oid, name, type_oid, modifier, number, was_filled in columns:
-        by_table.setdefault(oid, []).append(SourceColumn(Column(name, type_oid, modifier, number), was_filled))
-    return {
-        name: SourceTable(name, oid, persistence == "p", frozenset(identities or ()), tuple(primary), tuple(by_table.get(oid, ())))
-        for name, oid, persistence, identities, primary in tables
-    }
+        rows = connection.execute(_TABLES, [list(by_oid)]).fetchall()
+        about = connection.execute(_COLUMNS, [list(by_oid)]).fetchall()
+    filled = {(oid, name): was_filled for oid, name, is_generated, was_filled in about if not is_generated}
+    found = {}
+    for oid, persistence, identities in rows:
+        plan = by_oid[oid]
+        wanted = {mapped.column for mapped in plan.columns}
+        columns = tuple(
+            LoggedColumn(Column(each.name, each.type_oid, each.modifier, each.number), filled[oid, each.name])
+            for each in plan.table.columns
+            if (oid, each.name) in filled and each.name in wanted
+        )
+        found[plan.table.full_name] = LoggedTable(plan, persistence == "p", frozenset(identities or ()), columns)
+    return found
 
 
-def refuse_unfit_tables(tables: Mapping[str, SourceTable], wanted: Sequence[str]) -> None:
+def refuse_unfit_tables(tables: Mapping[str, LoggedTable]) -> None:
     """Raise SourceRefused that names every table which cannot be followed, and what would help."""
-    reasons = [f"{name}: there is no such table" for name in wanted if name not in tables]
-    reasons += [f"{name}: {reason}" for name in wanted if name in tables and (reason := tables[name].unfit())]
+    reasons = [f"{name}: {reason}" for name, table in tables.items() if (reason := table.unfit())]
     if reasons:
         raise SourceRefused(
             f"Changes of {len(reasons)} tables cannot be followed. {'; '.join(reasons)}.",

@@ -16,10 +16,12 @@ from typing import Final
 
 import psycopg
 from psycopg import pq
+from psycopg.conninfo import make_conninfo
 
-from pondkeeper.errors import RunCancelled, SourceRefused, SourceUnavailable
+from pondkeeper.errors import RunCancelled, SourceUnavailable
 from pondkeeper.kinds.postgres.cdc.lsn import format_lsn, parse_lsn
 from pondkeeper.kinds.postgres.cdc.messages import Keepalive, Logged, decode_frame, encode_status
+from pondkeeper.kinds.postgres.connecting import SESSION, answering, meant, quoted, said
 
 _LOOK_S: Final = 0.5  # how often a wait looks whether the run is being ended
 
@@ -45,18 +47,19 @@ class NewSlot:
 
 
 class ReplicationConnection:
-    """`with ReplicationConnection(conninfo, stopping) as replication:`; `conninfo` has `replication=database` in it."""
+    """`with ReplicationConnection(address, stopping) as replication:`; `address` as libpq takes it."""
 
-    def __init__(self, conninfo: str, stopping: threading.Event) -> None:
+    def __init__(self, address: str, stopping: threading.Event) -> None:
         self._stopping = stopping
-        try:
-            self._connection = psycopg.connect(conninfo, autocommit=True)
-        except psycopg.Error as error:
-            raise SourceUnavailable(f"The source cannot be reached: {_first_line(str(error))}") from error
+        with answering():
+            self._connection = psycopg.connect(make_conninfo(address, replication="database"), autocommit=True)
         self._wire = self._connection.pgconn
         self._wire.nonblocking = 1
         self._readable = select.poll()
         self._readable.register(self._wire.socket, select.POLLIN)
+        for name, value in SESSION.items():
+            self._ask(f"SET {name} = '{value}'")
+        self._ask("SET statement_timeout = 0")
 
     def __enter__(self) -> ReplicationConnection:
         return self
@@ -162,7 +165,7 @@ class _as_errors:  # noqa: N801  Why: it reads as the function that contextlib w
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, psycopg.Error):
-            raise SourceUnavailable(f"The connection to the source is lost: {_first_line(str(error))}") from error
+            raise SourceUnavailable(f"The connection to the source is lost: {said(error)}") from error
 
 
 def _rows(result: pq.abc.PGresult | None) -> list[list[str]]:
@@ -170,24 +173,8 @@ def _rows(result: pq.abc.PGresult | None) -> list[list[str]]:
     if result is None:
         raise SourceUnavailable("The connection to the source is lost.")
     if result.status in {pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE}:
-        raise _refusal(result)
+        state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+        text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode(errors="replace")
+        raise meant(" ".join(text.split()), state, is_connection=not state)
     values = [[result.get_value(row, column) for column in range(result.nfields)] for row in range(result.ntuples)]
     return [[(value or b"").decode() for value in row] for row in values]
-
-
-def _refusal(result: pq.abc.PGresult) -> SourceUnavailable | SourceRefused:
-    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-    text = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode(errors="replace")
-    message = f"The source answers: {_first_line(text)}"
-    if state[:2] in {"57", "08", "53", ""}:  # it stops, the connection broke, it is out of something: later may be better
-        return SourceUnavailable(message, sqlstate=state)
-    return SourceRefused(message, sqlstate=state)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no reason given"
-
-
-def quoted(name: str) -> str:
-    """A name as PostgreSQL takes any."""
-    return '"' + name.replace('"', '""') + '"'
