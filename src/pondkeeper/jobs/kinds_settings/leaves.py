@@ -7,7 +7,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from pondkeeper.settings.leaves import Leaf
 
@@ -50,7 +50,7 @@ def tables_setting(about: str) -> tuple[Any, ...]:
 
 def places(kind: type[Any]) -> dict[str, Place]:
     """The leaves of a frozen dataclass by their names, in its order. Fields that are no setting (no help) are left out."""
-    return _places(kind)
+    return _places(cast("Any", kind))
 
 
 @cache
