@@ -48,15 +48,26 @@ class Carrier:
         self._wake = asyncio.Event()
         self._is_stopping = False
         self._keeper_pipe: tuple[int, int] | None = None
+        self._found: list[tuple[RunStatus, bool]] = []
 
     # From the start of the keeper to its end
 
+    async def load(self) -> None:
+        """Know what an earlier keeper has left: queued runs, those that go on, and those that were lost with it."""
+        self._found = await asyncio.to_thread(_unfinished, self._home, self._history_has_it)
+        for status, lives in self._found:
+            if lives or not (status.is_final or status.phase is Phase.QUEUED):
+                self.lineup.begin(status)
+            elif not status.is_final:
+                self.lineup.add(status)
+
     async def start(self) -> None:
-        """Take up what an earlier keeper has left: queued runs, those that go on, and those that were lost with it."""
+        """Follow what goes on, set right what was lost, and start what may start."""
         if self._settings.when_keeper_dies == "end":
             self._keeper_pipe = os.pipe()
-        for status, lives in await asyncio.to_thread(_unfinished, self._home, self._history_has_it):
+        for status, lives in self._found:
             await self._take_up(status, lives=lives)
+        self._found.clear()
         self._tasks.start(self._run())
 
     async def stop(self) -> None:
@@ -79,13 +90,10 @@ class Carrier:
             await self._record(status)
         elif lives:
             _log.info("run found, and followed", run=status.run_id, job=status.job, phase=status.phase.value)
-            self.lineup.begin(status)
             if self._keeper_pipe is not None:
                 await asyncio.to_thread(signal_supervisor, status)
             self._tasks.start(self._follow(status, None))
-        elif status.phase is Phase.QUEUED:
-            self.lineup.add(status)
-        else:
+        elif status.phase is not Phase.QUEUED:
             await self._settled(status)
 
     def _history_has_it(self, run_id: str) -> bool:
@@ -108,7 +116,7 @@ class Carrier:
         while not self._is_stopping:
             self._wake.clear()
             now = time.time()
-            while not self._is_stopping and (status := self.lineup.next(now, self.unlimited())):
+            while status := self._next(now):
                 self.lineup.begin(status)
                 self._tasks.start(self._carry_out(status))
             due_at = self.lineup.next_due_at(now)
@@ -116,6 +124,9 @@ class Carrier:
                 await asyncio.wait_for(self._wake.wait(), None if due_at is None else max(0.0, due_at - now))
             except TimeoutError:
                 continue
+
+    def _next(self, now: float) -> RunStatus | None:
+        return None if self._is_stopping else self.lineup.next(now, self.unlimited())
 
     # What goes on
 

@@ -57,7 +57,9 @@ class JobsDesk:
         except BaseException:  # Why: whatever ended it, the thread of the history must not outlive the attempt.
             await history.close()
             raise
-        return JobsDesk(home, settings, history, book, files, emit)
+        desk = JobsDesk(home, settings, history, book, files, emit)
+        await desk.carrier.load()  # Why before anybody asks: who clicks again while a run goes on wants no second one.
+        return desk
 
     async def start(self) -> None:
         """Take up the runs that there are, and look from now on what is due."""
@@ -140,10 +142,16 @@ class JobsDesk:
             job = self._with_database(self.book.get(name))
             found = self.carrier.lineup.queued_of(name)
             if found is None and (trigger == "manual" or (trigger == "schedule" and job.missed == SKIP)):
-                found = self.carrier.lineup.running_of(name)
+                found = await self._going_on(name)
             if found is None:
                 found = await self._queue(job, trigger, by)
             return status_json(found)
+
+    async def _going_on(self, name: str) -> RunStatus | None:
+        """The run of the job that goes on; not one that has just ended, which nobody has told us yet."""
+        running = self.carrier.lineup.running_of(name)
+        status = running and await asyncio.to_thread(read_status, self._home.root, running.run_id)
+        return None if status is None or status.is_final else status
 
     async def _queue(self, job: Job, trigger: str, by: str | None) -> RunStatus:
         file = file_of(job, self._files())
