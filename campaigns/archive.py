@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import sys
 
-from campaigns import archivers, flips, points, replicas, restores
+from campaigns import archivers, flips, outages, points, replicas, restores
 from campaigns.command_line import options_of, parser_of, play_chosen
 from campaigns.running import Part
 
 PARTS: dict[str, Part] = {
     "archivers": archivers.play,
+    "bucket": outages.play_bucket,
     "flips": flips.play,
+    "full": outages.play_full,
     "points": points.play,
     "replicas": replicas.play,
     "restores": restores.play,

@@ -61,7 +61,7 @@ def play(stage: Stage) -> None:
                 began = time.monotonic()
                 newest = _caught_up(archive, writer)
                 took.append(time.monotonic() - began)
-                digest = look(_restored(archive, newest, room))
+                digest = look(restored(archive, newest, room))
                 found.append((f"round {number}, {kind}", newest.version, digest))
                 stage.line(round=number, fault=kind, at=at, version=newest.version, caught_up_s=round(took[-1], 2))
             client = keeper.local_client()
@@ -142,7 +142,7 @@ def _caught_up(archive: Archive, writer: Writer) -> ArchivedVersion:
     return reached
 
 
-def _restored(archive: Archive, version: ArchivedVersion, room: Path) -> Path:
+def restored(archive: Archive, version: ArchivedVersion, room: Path) -> Path:
     """A file of that version, from the archive alone."""
     file = room / "then.duckdb"
     file.unlink(missing_ok=True)
@@ -157,7 +157,7 @@ def _unreadable(room: Path, chance: random.Random) -> list[str]:
         there = versions(archive.store, "pond")
         for version in chance.sample(there, min(100, len(there))):
             try:
-                look(_restored(archive, version, room))
+                look(restored(archive, version, room))
             except Exception as error:  # noqa: BLE001  Why: whatever it is, this version is lost.
                 wrong.append(f"version {version.version} cannot be restored: {error!r}")
     return wrong
@@ -173,7 +173,7 @@ def _forgotten(keeper: KeeperProcess, room: Path, writer: Writer) -> list[str]:
             about = [About("pond", number, datetime.now(UTC), "control") for number in (older, newer)]
             before = write_version(archive, keeper.database.snapshot(older), about[0], checksum_of=block_checksum)
             write_version(archive, keeper.database.snapshot(newer), about[1], before.archived, [], checksum_of=block_checksum)
-            said = _look_apart(_restored(archive, versions(archive.store, "pond")[-1], room))
+            said = _look_apart(restored(archive, versions(archive.store, "pond")[-1], room))
             if said not in {json.dumps(digest) for digest in writer.allowed(newer)}:
                 seen.append(f"version {newer} is not what the writer had: {said:.100}")
     return seen

@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -138,12 +139,12 @@ class Model:
 class Writer:
     """Writes until it is stopped; `commits` are the versions and what was in the database after each."""
 
-    def __init__(self, keeper: KeeperProcess, chance: random.Random) -> None:
+    def __init__(self, keeper: KeeperProcess, chance: random.Random, pauses_s: Sequence[float] = (0.0, 0.0, 0.02, 0.1)) -> None:
         self.commits: list[tuple[int, Digest]] = [(0, ())]
         self.failure: str | None = None
         self._home = keeper.home.root
         self._model = Model(chance)
-        self._pauses = random.Random(chance.random())
+        self._pauses, self._pauses_s = random.Random(chance.random()), pauses_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer")
 
@@ -162,7 +163,7 @@ class Writer:
                     statements = self._model.step()
                     version = client.execute(statements if len(statements) > 1 else statements[0]).version
                     self.commits.append((version, self._model.digest()))
-                    self._stop.wait(self._pauses.choice((0.0, 0.0, 0.02, 0.1)))
+                    self._stop.wait(self._pauses.choice(self._pauses_s))
         except Exception as error:  # noqa: BLE001  Why: whatever ended it, the campaign must say so.
             self.failure = f"the writer ended: {error!r}"
 
