@@ -43,6 +43,7 @@ READ_WAIT_S: Final = 120.0
 PUBLISH_WAIT_S: Final = 600.0
 _LEAST_PAUSE_S: Final = 0.05
 _MOST_PAUSE_S: Final = 1.0
+_GONE: Final = "the keeper is gone, and the next one is waited for"
 # The keeper is gone or going, or nobody knows what became of the request: the next one is asked the same.
 _LOST: Final = (KeeperNotRunning, KeeperStopping, KeeperNotAnswering, OutcomeUnknown, AnswerIncomplete)
 
@@ -81,6 +82,7 @@ class Reach:
                     answer = load_through(home.root, self._paths.name, plan, self._priority, waiting)
                     self._keeper_seen_at = time.monotonic()
                 elif self._may_come_back():
+                    waiting.tell(None, _GONE, None, 0)
                     patience.pause(waiting)
                     continue
                 else:
@@ -134,6 +136,7 @@ class Reach:
                     with LoadsClient(home.root) as client:
                         version = client.publish(self._paths.name)
                 elif self._may_come_back():
+                    waiting.tell(None, _GONE, None, 0)
                     patience.pause(waiting)
                     continue
                 else:
@@ -176,6 +179,5 @@ class _Lost:
         """Wait a moment. Raises DatabaseBusy when the run is to end."""
         if waiting.is_given_up():
             raise DatabaseBusy("No keeper came, and the run is to end.")
-        waiting.tell(None, "the keeper is gone, and the next one is waited for", None, 0)
         time.sleep(self._pause_s)
         self._pause_s = min(_MOST_PAUSE_S, 2 * self._pause_s)

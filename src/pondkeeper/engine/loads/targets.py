@@ -14,8 +14,13 @@ from pondkeeper.engine.intake.shape import TableColumn, TableShape, spelled, tab
 from pondkeeper.engine.loads.steps import Append, Replace, RowsStep
 from pondkeeper.engine.names import table_name
 from pondkeeper.engine.render import sql
+from pondkeeper.engine.render.types import FLOATING, WHOLE, described
 from pondkeeper.errors import ColumnsDiffer, InvalidRequest, SchemaDrifted, TableNotFound
 
+_NUMBERS: Final = WHOLE | FLOATING | {"hugeint", "uhugeint", "decimal", "bignum"}
+_MOMENTS: Final = frozenset(
+    {"date", "timestamp", "timestamp_s", "timestamp_ms", "timestamp_ns", "timestamp with time zone", "timestamptz_ns"}
+)
 _SHOWN: Final = 10
 _DIGEST_CHARS: Final = 12
 
@@ -85,6 +90,8 @@ def _changes(
         held = named or _holding(cursor, step, column, kind)
         if held != column.type:
             change = f"{alter} ALTER COLUMN {sql.name(column.name)} SET DATA TYPE {held}"
+            if isinstance(step, Replace):  # Why: nothing of what it holds stays, and not everything can be cast.
+                change += f" USING CAST(NULL AS {held})"
             yield Change(f"column {column.name!r} becomes {held}, it was {column.type}", change)
     if isinstance(step, (Replace, Append)):
         yield from _missing(shape, {name.lower() for name in given})
@@ -110,7 +117,7 @@ def _holding(cursor: duckdb.DuckDBPyConnection, step: RowsStep, column: TableCol
     if kind in (column.type, "VARCHAR"):
         return column.type
     joint = _joint(cursor, column.type, kind)
-    if joint is not None and (joint != "VARCHAR" or column.type == "VARCHAR"):
+    if joint is not None:
         return joint
     if isinstance(step, Replace):
         return kind  # Why: nothing of what it holds stays.
@@ -122,12 +129,26 @@ def _holding(cursor: duckdb.DuckDBPyConnection, step: RowsStep, column: TableCol
 
 
 def _joint(cursor: duckdb.DuckDBPyConnection, one: str, other: str) -> str | None:
-    """The type that DuckDB finds for values of both, if it finds one."""
+    """The type that holds values of both, if there is one that is of their kind.
+
+    Trap: DuckDB finds a type for nearly any two (of a number and a list, a list), and fails when it casts.
+    """
+    if one == "VARCHAR":
+        return one
+    if _family(cursor, one) != _family(cursor, other):
+        return None
     try:
         relation = cursor.sql(f"SELECT CAST(NULL AS {one}) AS v UNION ALL SELECT CAST(NULL AS {other})")
-    except duckdb.Error:  # Why: it says so by refusing the UNION, on each line in another way.
+    except duckdb.Error:  # Why: it says by refusing the UNION that there is none, on each line in another way.
         return None
-    return spelled(relation.types[0])
+    joint = spelled(relation.types[0])
+    return joint if _family(cursor, joint) == _family(cursor, one) else None
+
+
+def _family(cursor: duckdb.DuckDBPyConnection, kind: str) -> str:
+    """What kind of values these are, as far as one type can become another without being read anew."""
+    identity = described(cursor.sqltype(kind)).id
+    return "number" if identity in _NUMBERS else "moment" if identity in _MOMENTS else identity
 
 
 def _insist_on_acceptance(step: RowsStep, changes: list[Change], accepted: Collection[str]) -> None:
