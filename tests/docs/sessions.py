@@ -43,10 +43,11 @@ _KEY = re.compile(r"pk_[a-z0-9]{8,}_[A-Za-z0-9]{20,}")
 _VARIES = (
     (_KEY, "pk_…"),
     (re.compile(r"q_[0-9a-f]{16}"), "q_…"),
+    (re.compile(r"\b\d{8}T\d{6}Z-[0-9a-f]{6,}\b"), "RUN"),
     (re.compile(r"(?<![\w-])(?=[a-z]*[0-9])[a-z0-9]{12}(?![\w-])"), "KEY"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00| UTC)?"), "TIME"),
     (re.compile(r"\bpid \d+"), "pid N"),
-    (re.compile(r"\b\d+(?:\.\d+)?(?: ?(?:µs|ms|s|kB|MB|GB|B)\b)"), "AMOUNT"),
+    (re.compile(r"\b\d+(?:\.\d+)?(?: ?(?:µs|ms|s|min|h|days|kB|MB|GB|B)\b)"), "AMOUNT"),
     # Why: how a snapshot was made, and which readers still have it open, depends on the moment.
     (re.compile(r"AMOUNT +(?:compare|difference|full)(?: +the keeper(?: \(\d+ readers\))?)? *\Z"), "AMOUNT METHOD"),
     (re.compile(r'"(elapsed_ms|age_s|size_bytes|bytes_copied|blocks_copied|version)": ?[\d.]+'), r'"\1": N'),

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pondkeeper.errors import RunNotFound
@@ -18,8 +19,6 @@ from pondkeeper.local.runs import statuses
 from pondkeeper.settings import Settings
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pondkeeper.files.paths import Home
     from pondkeeper.jobs.alone import RunAlone
     from pondkeeper.jobs.definition import Job
@@ -68,7 +67,7 @@ def begin(home: Home, name: str) -> RunAlone:
     """A run of the job that this process is to carry out, its unfinished one if there is one. Raises PondkeeperError."""
     from pondkeeper.jobs.alone import RunAlone
 
-    return RunAlone.begin(home, Settings.load(home.settings_file), name, _files(home), f"pid {os.getpid()}")
+    return RunAlone.begin(home, Settings.load(_settings_file(home)), name, _files(home), f"pid {os.getpid()}")
 
 
 def cancel(home: Home, run_id: str) -> Status:
@@ -98,7 +97,12 @@ def enable(home: Home, name: str, *, enabled: bool) -> None:
 def _jobs(home: Home) -> list[Job]:
     """The jobs of the settings file, each with the database that it is for."""
     files = _files(home)
-    return [with_database(each, files) for each in load_jobs(home.settings_file)]
+    return [with_database(each, files) for each in load_jobs(_settings_file(home))]
+
+
+def _settings_file(home: Home) -> Path:
+    """What a keeper started here would read."""
+    return Path(named) if (named := os.environ.get("PONDKEEPER_CONFIG")) else home.settings_file
 
 
 def _files(home: Home) -> dict[str, Path]:
