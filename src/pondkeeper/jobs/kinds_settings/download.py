@@ -62,7 +62,7 @@ class DownloadSettings:
         "without asking, `replace` downloads them anew. One whose `checksum` is right is never asked for.",
         choices=("check", "keep", "replace"),
     )
-    headers: Mapping[str, str] = mapping_setting('Headers of each request, such as User-Agent. No secrets: use `authorization`.')
+    headers: Mapping[str, str] = mapping_setting("Headers of each request, such as User-Agent. No secrets: use `authorization`.")
     authorization: str = setting(
         "", "The Authorization header, sent to the host of the URL and not where that redirects to.", unit="secret"
     )
