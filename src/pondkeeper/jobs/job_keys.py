@@ -50,7 +50,7 @@ class NotifyKeys:
     def problems(self) -> Iterator[tuple[str, str]]:
         """What does not fit together."""
         if not is_reference(self.url) and not _is_url(self.url):
-            yield "url", "`url` is an address such as https://hooks.example.com/…, or env:NAME, or file:/path"
+            yield "url", "`url` is an address such as https://hooks.example.com/x, or env:NAME, or file:/path"
         for word in self.on:
             if word not in OCCASIONS:
                 near = nearest(word, list(OCCASIONS))
@@ -92,7 +92,7 @@ class JobKeys:
     priority: str = setting(BACKGROUND, "Of its writes, and in the queue of runs.", choices=PRIORITIES)
     enabled: bool = setting(True, "Whether it runs by itself; `pondkeeper job enable` and `disable` win over it.")
     notify: NotifyKeys | None = field(
-        default=None, metadata={"help": 'Whom to tell of it: `notify = "https://…"`, or a table.'}
+        default=None, metadata={"help": 'Whom to tell of it: `notify = "https://hooks.example.com/x"`, or a table.'}
     )
 
     def problems(self) -> Iterator[tuple[str, str]]:

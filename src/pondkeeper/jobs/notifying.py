@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import time
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -149,6 +150,8 @@ async def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
     """The status of the answer; what it says is not read."""
     import httpx
 
+    for library in ("httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # Trap: below that they log the URL, which may be a secret.
     # Why in a thread: reading all certificates takes 15 ms, in which the event loop would answer nobody.
     context = await asyncio.to_thread(httpx.create_ssl_context)
     async with (
