@@ -13,6 +13,7 @@ from pondkeeper.files.durable import make_folder
 from pondkeeper.files.paths import DatabasePaths, Home, RunPaths
 from pondkeeper.jobs.plan import RunPlan
 from pondkeeper.jobs.status import Phase, RunStatus, write_status
+from pondkeeper.kinds.masking import Mask
 from pondkeeper.kinds.progress import Pace
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 BETWEEN_WRITES_S: Final = 0.2
 KEPT_VERSIONS: Final = 50
+LAST_WORD_S: Final = 300.0  # Why that long: whoever waits for a full disk to have room again waits for minutes
 
 
 class RunContext:
@@ -39,6 +41,7 @@ class RunContext:
         self.stopping = threading.Event()
         self._status = status
         self._hide = hide
+        self._mask = Mask()
         self._pace = Pace()
         self._before_waiting = status.phase
         self._lock = threading.RLock()
@@ -78,7 +81,7 @@ class RunContext:
             if phase != self._status.phase:
                 self._status.done, self._status.total, self._pace = 0, None, Pace()
                 self._status.rate_per_s = self._status.eta_s = None
-            self._status.phase, self._status.message = phase, message
+            self._status.phase, self._status.message = phase, self._shown(message)
             self._note()
 
     def progress(self, done: int, total: int | None = None, *, unit: str = "rows", message: str = "") -> None:
@@ -86,11 +89,14 @@ class RunContext:
         with self._lock:
             status = self._status
             self._pace.note(done)
-            status.done, status.unit, status.message = done, unit, message or status.message
+            status.done, status.unit, status.message = done, unit, self._shown(message) or status.message
             status.total = total if total is not None else status.total
             rate = status.rate_per_s = self._pace.rate_per_s(done)
             status.eta_s = max(0.0, (status.total - done) / rate) if status.total is not None and rate else None
             self._note()
+
+    def _shown(self, message: str) -> str:
+        return self._mask.masked(message) if message else message
 
     def table(self, name: str, rows: int, size_bytes: int = 0) -> None:
         """So many rows of this table were brought by this run, so far; called again, the newer numbers count."""
@@ -112,7 +118,8 @@ class RunContext:
         print(text, flush=True)  # noqa: T201 - stdout of a run is its log
 
     def secret(self, text: str) -> None:
-        """Never show this in the log, from now on."""
+        """Never show this, from now on: not in the log, not in the status."""
+        self._mask.hide(text)
         self._hide(text)
 
     def check_stopping(self) -> None:
@@ -161,12 +168,18 @@ class RunContext:
             self._write_if_changed()
             self._closing.wait(BETWEEN_WRITES_S)
 
-    def _write_if_changed(self) -> None:
+    def _write_if_changed(self) -> bool:
+        """False when the disk is full: it is tried again."""
         with self._lock:
             if not self._changed.is_set():
-                return
+                return True
             self._changed.clear()
-            write_status(self.paths.status_json, self._status, durable=False)
+            try:
+                write_status(self.paths.status_json, self._status, durable=False)
+            except OSError:
+                self._changed.set()
+                return False
+            return True
 
     def end(self) -> None:
         """The kind has ended: close its database, which publishes what was written where no keeper does."""
@@ -179,7 +192,9 @@ class RunContext:
         """Nothing more is reported. `error`: what ended the run."""
         self._closing.set()
         with self._lock:
-            self._status.error = error
+            self._status.error = self._mask.masked_error(error)
             self._note()
         self._writer.join()
-        self._write_if_changed()
+        give_up_at = time.monotonic() + LAST_WORD_S
+        while not self._write_if_changed() and time.monotonic() < give_up_at:
+            time.sleep(BETWEEN_WRITES_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 LEAST_CHARS: Final = 4
 HIDDEN: Final = "***"
@@ -37,3 +37,7 @@ class Mask:
         line = _BY_NAME.sub(rf"\1\2{HIDDEN}", line)
         line = _BEARER.sub(rf"\1 {HIDDEN}", line)
         return _KEY.sub(f"pk_{HIDDEN}", line)
+
+    def masked_error(self, error: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The error as plain data, without secrets in what it says: messages of drivers repeat what they were given."""
+        return None if error is None else {name: self.masked(text) if isinstance(text, str) else text for name, text in error.items()}

@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from pondkeeper.errors import PondkeeperError, RunFailed
+from pondkeeper.errors import JobInvalid, PondkeeperError, RunFailed
 from pondkeeper.files.durable import make_folder
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.files.paths import RunPaths
@@ -38,6 +38,7 @@ END_POLL_S: Final = 0.05
 TRY_AGAIN_S: Final = 0.02
 CHUNK_BYTES: Final = 64 * 1024
 LEFTOVERS_S: Final = 5.0
+LAST_WORD_S: Final = 600.0
 _TOLD: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -116,7 +117,7 @@ class Supervisor:
             code = self._carry_out()
         except PondkeeperError as error:
             self._status.error = error.to_wire()
-            self._log.say(f"{error.code}: {error.message}")
+            self._log.say(f"{error.code}: {error.message}" + (f" ({error.private})" if error.private else ""))
         except Exception as error:  # noqa: BLE001 - nobody else would say how the run ended
             self._status.error = RunFailed("The supervisor of the run met a fault of its own.").to_wire()
             self._log.say("".join(traceback.format_exception(error)))
@@ -165,7 +166,7 @@ class Supervisor:
         settings = self._job["settings"]
         if not self._is_direct:
             command = [sys.executable, "-P", "-m", "pondkeeper.kinds.work", str(self._paths.folder), str(self._tell_secrets)]
-            return Program(command, self._environment(), self._workdir, [self._tell_secrets])
+            return Program(command, self._environment(), _existing(self._workdir), [self._tell_secrets])
         environment = self._environment()
         for name, text in settings["environment"].items():
             environment[name] = reveal(text) if is_reference(text) else text
@@ -173,7 +174,7 @@ class Supervisor:
                 self._mask.hide(environment[name])
         folder = Path(settings["folder"]) if settings["folder"] else self._workdir
         try:
-            return Program(settings["command"], environment, folder)
+            return Program(settings["command"], environment, _existing(folder))
         except OSError as error:
             raise not_started(settings["command"][0], error) from error
 
@@ -284,15 +285,29 @@ class Supervisor:
 
     def _finish(self, code: int) -> None:
         by = self._canceller() if self._stop is Stop.CANCELLED else None
+        self._status.error = self._mask.masked_error(self._status.error)
         conclude(self._status, self._plan, code, self._stop, by=by)
         shutil.rmtree(self._paths.staging, ignore_errors=True)
         error = f": {self._status.error['message']}" if self._status.error else ""
         self._log.say(f"attempt ended with {self._status.exit_code}, {self._status.phase.value}{error}")
         self._log.close()
-        self._write(durable=True)
+        give_up_at = time.monotonic() + LAST_WORD_S
+        while time.monotonic() < give_up_at:
+            try:
+                self._write(durable=True)
+                return
+            except OSError:  # Why: a disk that is full may have room in a minute, and without this the run would be lost.
+                time.sleep(LOOK_EVERY_S)
 
     def _write(self, *, durable: bool) -> None:
         write_status(self._paths.status_json, self._status, durable=durable)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder. Trap: where it is not there, Popen says the program was not."""
+    if not folder.is_dir():
+        raise JobInvalid("The folder that the job runs in is not there.", private=str(folder), remedy="Make it, or correct `folder` of the job.")
+    return folder
 
 
 def _size_bytes(folder: Path) -> int:
