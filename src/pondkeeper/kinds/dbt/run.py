@@ -32,6 +32,8 @@ def run(context: RunContext) -> None:
         else:
             context.say(f"Built by run {result['led_by']}, which had its turn first and built for this one too.")
             context.detail(built_by=result["led_by"])
+            for version in result["versions"]:
+                context.released(0.0, version)  # it was held by the other run
     finally:
         together.leave()
     _report(context, result)
