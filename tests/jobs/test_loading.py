@@ -83,6 +83,14 @@ stale_after = "26h"
     assert Settings.load(file, environment={}).file == file
 
 
+def test_arguments_may_span_lines(file: Path) -> None:
+    """A small script as an argument, and an empty one; what no program could be given is refused."""
+    (job,) = loaded(file, '[jobs.a]\nkind = "command"\ncommand = ["sh", "-c", """\nset -e\n\techo $1\n""", ""]\n')
+
+    assert job.settings.command == ("sh", "-c", "set -e\n\techo $1\n", "")
+    assert "printable" in refused(file, '[jobs.a]\nkind = "command"\ncommand = ["a\\u0000b"]').message
+
+
 @pytest.mark.parametrize("text", ["", "[readers]\ncount = 1\n", "[jobs]\n"])
 def test_no_jobs_are_no_jobs(file: Path, text: str) -> None:
     """A file without jobs, an empty one and none at all have none."""

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,12 @@ def done(keeper: KeeperProcess, job: str) -> float:
     return metric(keeper, f'pondkeeper_job_runs_total{{job="{job}",outcome="done"}}')
 
 
+def runs(keeper: KeeperProcess, job: str) -> list[dict[str, Any]]:
+    with keeper.http() as client:
+        found: list[dict[str, Any]] = client.get("/v1/runs", params={"job": job}).json()["runs"]
+    return found
+
+
 @pytest.mark.fault
 def test_a_keeper_keeps_its_schedules_through_mistakes_and_a_kill(tmp_path: Path, hook: Hook) -> None:
     """Jobs run by the clock and after each other; a broken file changes nothing; after kill -9 it goes on; hooks are told."""
@@ -78,10 +85,11 @@ def test_a_keeper_keeps_its_schedules_through_mistakes_and_a_kill(tmp_path: Path
         wait_until(lambda: done(keeper, "tock") >= 1, what="the job that was renamed")
         assert metric(keeper, "pondkeeper_jobs_file_good") == 1.0
         assert pondkeeper("job", "disable", "tock", "--home", str(keeper.home.root)).returncode == 0
+        wait_until(lambda: all(run["phase"] == "done" for run in runs(keeper, "tock")), what="the end of its last run")
+        before = done(keeper, "tock")
 
         keeper.kill9()
         keeper.start()
-        before = done(keeper, "tock")
         failed = metric(keeper, 'pondkeeper_job_runs_total{job="bad",outcome="failed"}')
         assert failed >= 1, "totals outlive the keeper"
         wait_until(lambda: metric(keeper, 'pondkeeper_job_runs_total{job="bad",outcome="failed"}') > failed, what="the schedule after the kill")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pondkeeper.settings.toml_file import SettingsFile
 
 T = TypeVar("T")
+_BREAKS = str.maketrans("\n\t", "  ")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Tables:
                 return self.read(_element(place), value, key)
             case "path":
                 return str(self._folder / Path(_text(place, value)).expanduser())
+        if place.leaf.kind == "list":
+            return _texts(place, value)
         if place.leaf.kind in _OWN:
             return _OWN[place.leaf.kind](value)
         return from_value(place.leaf, value)
@@ -108,6 +111,14 @@ class Tables:
 def _element(place: Place) -> type[Any]:
     assert place.element is not None
     return place.element
+
+
+def _texts(place: Place, value: Any) -> tuple[str, ...]:
+    """Texts, which may span lines: an argument of a command is often a small script."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        from_value(place.leaf, [part.translate(_BREAKS) or " " for part in value])
+        return tuple(value)
+    return tuple(from_value(place.leaf, value))
 
 
 def _text(place: Place, value: Any) -> str:
