@@ -90,7 +90,7 @@ class Extraction:
         self._address = address
         self._snapshot = snapshot
         self._lock = threading.Lock()
-        self._sessions: list[_Session] = []
+        self._sessions: list[Session] = []
         self._failed: list[PondkeeperError] = []
         self._stager: Stager | None = None
 
@@ -134,7 +134,8 @@ class Extraction:
                         piece = waiting.get_nowait()
                     except queue.Empty:
                         return
-                    rows = self._piece(session, piece)
+                    assert self._stager is not None
+                    rows = stage_piece(session, self._stager, piece)
                     with self._lock:
                         finished[0] += rows
                         done(piece, rows)
@@ -143,21 +144,9 @@ class Extraction:
         except Exception as error:  # noqa: BLE001 - it must not end in a thread that nobody asks
             self._fail(PondkeeperError(f"Copying failed: {type(error).__name__}.", private=repr(error)))
 
-    def _piece(self, session: _Session, piece: Piece) -> int:
-        assert self._stager is not None
-        try:
-            with session.copying(piece.sql) as reader:
-                return self._stager.stage(reader, piece.decoded, piece.file)
-        except (QueryCancelled, RunCancelled):
-            raise RunCancelled from None
-        except (SourceUnavailable, SourceRefused):
-            raise
-        except PondkeeperError as error:
-            raise _stream_error(error, piece) from error
-
     @contextlib.contextmanager
-    def _session(self) -> Iterator[_Session]:
-        session = _Session(self._address, self._settings, self._snapshot)
+    def _session(self) -> Iterator[Session]:
+        session = Session(self._address, self._settings, self._snapshot)
         with self._lock:
             self._sessions.append(session)
         try:
@@ -202,7 +191,7 @@ class Extraction:
             self._context.progress(done, max(total, done) if total else None)
 
 
-class _Session:
+class Session:
     """A session of the ADBC driver on a snapshot. Errors are SourceUnavailable or SourceRefused."""
 
     def __init__(self, address: str, settings: PostgresSettings, snapshot: str) -> None:
@@ -242,6 +231,19 @@ class _Session:
     def close(self) -> None:
         with contextlib.suppress(adbc_driver_manager.Error):
             self._connection.close()
+
+
+def stage_piece(session: Session, stager: Stager, piece: Piece) -> int:
+    """Copy one piece into its file; how many rows there were. Raises SourceUnavailable, SourceRefused, RunCancelled."""
+    try:
+        with session.copying(piece.sql) as reader:
+            return stager.stage(reader, piece.decoded, piece.file)
+    except QueryCancelled:
+        raise RunCancelled from None
+    except (SourceUnavailable, SourceRefused):
+        raise
+    except PondkeeperError as error:
+        raise _stream_error(error, piece) from error
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def mapped(column: SourceColumn, wanted: str = "", numeric: str = TEXT) -> Mappe
         scalar = _wanted(kind, _checked(wanted, column.name))
         return Mapped(column.name, scalar.type, scalar.staged, scalar, is_list=bool(kind.element) and scalar.type != TEXT)
     if kind.element:
-        scalar = _list(_scalar(kind.element, _checked(numeric, column.name)), kind.dimensions)
+        scalar = _list(kind.element, _scalar(kind.element, _checked(numeric, column.name)), kind.dimensions)
         return Mapped(column.name, scalar.type, scalar.staged, scalar, is_list=True, dimensions=kind.dimensions)
     scalar = _scalar(kind, _checked(numeric, column.name))
     if column.is_domain and "::" not in scalar.select:
@@ -106,10 +106,16 @@ def _same(type_: str, of_text: str = "") -> _Scalar:
     return _Scalar(type_, type_, _VALUE, _VALUE, of_text or f"{_VALUE}::{type_}")
 
 
-def _as_text(type_: str, of_text: str) -> _Scalar:
+def _as_text(type_: str, of_text: str, name: str = "") -> _Scalar:
     """Carried as PostgreSQL's text; staged as text too where Parquet has no such type."""
     staged = type_ if _IN_PARQUET.match(type_) else TEXT
-    return _Scalar(type_, staged, f"{_VALUE}::text", of_text if staged == type_ else f"({of_text})::{TEXT}", of_text if staged == type_ else f"({of_text})::{TEXT}")
+    made = of_text if staged == type_ else f"({of_text})::{TEXT}"
+    return _Scalar(type_, staged, _WRITTEN if name in _CAST_OTHERWISE else f"{_VALUE}::text", made, made)
+
+
+# Trap: a cast to text is not what PostgreSQL writes of these: `::1/128` for `::1`, `true` for `t`, no blanks at the end.
+_CAST_OTHERWISE: Final = ("inet", "bool", "bpchar")
+_WRITTEN: Final = "CASE WHEN {value} IS NOT NULL THEN concat({value}) END"
 
 
 _ERA: Final = "CASE WHEN ends_with({value}, ' BC') THEN regexp_replace({value}, '^(\\S+)( .*)? BC$', '\\1 (BC)\\2')::%s ELSE {value}::%s END"
@@ -165,7 +171,7 @@ def _scalar(kind: Kind, numeric: str) -> _Scalar:
         return _FIXED[kind.name]
     if kind.is_builtin and kind.name == "numeric":
         return _numeric(kind.modifier, numeric)
-    return _as_text(TEXT, _VALUE)
+    return _as_text(TEXT, _VALUE, kind.name)
 
 
 def _numeric(modifier: int, otherwise: str) -> _Scalar:
@@ -198,20 +204,23 @@ def _wanted(kind: Kind, type_: str) -> _Scalar:
             f"CASE WHEN regexp_matches({_VALUE}, '\\.[0-9]{{{scale}}}[0-9]*[1-9]') "
             f"THEN error('a number has more digits than {type_} holds: ' || {_VALUE}) ELSE {cast} END"
         )
-    return _as_text(type_, cast)
+    return _as_text(type_, cast, kind.name)
 
 
 def _staged(value: str, type_: str) -> str:
     return f"{value}::{type_}" if _IN_PARQUET.match(type_) else f"({value}::{type_})::{TEXT}"
 
 
+_TEXT_IN_LISTS: Final = ("UUID", "JSON")  # Arrow makes no list of these from Python's None, which the load asks of it
 _JSON_OF_ARRAY: Final = "array_to_json({value}::text[])::text"
 
 
-def _list(element: _Scalar, dimensions: int) -> _Scalar:
+def _list(kind: Kind, element: _Scalar, dimensions: int) -> _Scalar:
     """Lists of lists as deep as declared, through JSON of the texts of their elements."""
     brackets = "[]" * dimensions
     body, plain = f"{_VALUE}::JSON::VARCHAR{brackets}", element.of_text in {_VALUE, f"{_VALUE}::{element.staged}"}
+    if element.staged in _TEXT_IN_LISTS:
+        element = _Scalar(element.type, TEXT, element.select, element.decode, element.of_text)
     if plain and element.staged != TEXT:
         body = f"({body})::{element.staged}{brackets}"
     elif not plain:
@@ -220,7 +229,8 @@ def _list(element: _Scalar, dimensions: int) -> _Scalar:
     deeper = f"starts_with({_VALUE}, {_quote('[' * (dimensions + 1))})"
     complaint = f"error('an array has more than the {dimensions} dimensions that its column is declared with')"
     guarded = f"CASE WHEN {deeper} THEN {complaint} ELSE {body} END"
-    return _Scalar(element.type + brackets, element.staged + brackets, _JSON_OF_ARRAY, guarded, guarded)
+    select = "array_to_json({value})::text" if kind.name in _CAST_OTHERWISE else _JSON_OF_ARRAY
+    return _Scalar(element.type + brackets, element.staged + brackets, select, guarded, guarded)
 
 
 def _each(of: str, each: str, dimensions: int) -> str:
