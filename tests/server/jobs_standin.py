@@ -36,7 +36,7 @@ class Desk:
         return self._jobs.get(name)
 
     async def describe(self, name: str, *, with_settings: bool = False) -> dict[str, Any]:
-        runs = [each for each in await self.runs(job=name)]
+        runs = await self.runs(job=name)
         current = next((each for each in runs if each["phase"] not in FINAL), None)
         last = next((each for each in runs if each["phase"] in FINAL), None)
         return describe_job(

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 from pondkeeper.access.authorize import Action, authorize, is_allowed
 from pondkeeper.errors import JobNotFound, RunNotFound
 from pondkeeper.server.scopes import caller_of, entry_of
+from pondkeeper.settings.leaves import nearest
 
 if TYPE_CHECKING:
     from starlette.types import Scope
 
+    from pondkeeper.access.keys import Key
     from pondkeeper.jobs.definition import Job
     from pondkeeper.jobs.desk import JobsDesk
     from pondkeeper.server.context import Context
@@ -35,10 +37,18 @@ def job_of(context: Context, scope: Scope, name: str, action: Action) -> tuple[J
     desk = desk_of(context)
     found = None if desk is None else desk.find(name)
     if desk is None or found is None or not is_allowed(key, Action.JOB_SEE, found.database):
-        raise JobNotFound
+        raise _not_found(desk, key, name)
     entry.database = found.database
     authorize(key, action, found.database)
     return desk, found
+
+
+def _not_found(desk: JobsDesk | None, key: Key, name: str) -> JobNotFound:
+    """The error, with the nearest of the names that the key may see."""
+    seen = [] if desk is None else [job.name for job in desk.jobs() if is_allowed(key, Action.JOB_SEE, job.database)]
+    near = nearest(name[:100], seen)
+    shown = name[:80] if name[:80].isprintable() else ascii(name[:80])
+    return JobNotFound(f"There is no job {shown!r}" + (f"; did you mean {near!r}?" if near else "."))
 
 
 async def run_of(context: Context, scope: Scope, run_id: str, action: Action) -> tuple[JobsDesk, dict[str, Any]]:
