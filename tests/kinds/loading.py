@@ -40,7 +40,7 @@ class Bench:
     """One job with its warehouse and a folder to stage in."""
 
     def __init__(self, paths: DatabasePaths, job: str = "shop", run_id: str = RUN) -> None:
-        self.paths = paths
+        self.paths, self.job = paths, job
         self.watched = Watched()
         self.run_id = run_id
         self.staging = Home(paths.home).run(run_id).staging

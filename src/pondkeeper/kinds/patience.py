@@ -28,7 +28,7 @@ class Watcher(Protocol):
 
 
 class Waiting:
-    """One turn that is waited for."""
+    """One turn that is waited for, or may have to be: the run hears of it only when it is. `with` ends it."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -36,7 +36,16 @@ class Waiting:
         self._told: dict[str, Any] = {}
         self._stopped_at: float | None = None
         self._holds = False
-        self.tell(None, None, None, 0)
+        self.held_s = 0.0
+        self.version: int | None = None
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The turn is over, or was not had: the run hears of it, with what was noted here, if it has heard anything."""
+        if self._told or self._holds:
+            self._watcher.released(self.held_s, self.version)
 
     def tell(self, holder: str | None, why: str | None, since: str | None, position: int) -> None:
         """Who has the file, why and since when; how many are before this run."""

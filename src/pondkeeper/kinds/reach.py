@@ -110,7 +110,7 @@ class Reach:
             try:
                 return read(self._paths.file, at_least=at_least, wait_s=left_s)
             except (SnapshotNotFound, VersionNotReached):
-                if left_s == 0.0 or self._keeper() is not None or waiting.is_given_up():
+                if left_s == 0.0 or not self._may_come_back() or waiting.is_given_up():
                     raise
                 time.sleep(_LEAST_PAUSE_S)  # the keeper has just gone: its successor, or a turn of our own, makes it
 

@@ -18,7 +18,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Final
 
 from pondkeeper.engine.loads.plan import AUTOMATIC, Expected, LoadPlan, made
-from pondkeeper.errors import DatabaseBusy, PondkeeperError, QueryCancelled, RequestRefused, RunCancelled, SchemaDrifted
+from pondkeeper.errors import DatabaseBusy, QueryCancelled, RequestRefused, RunCancelled, SchemaDrifted
 from pondkeeper.files.paths import DatabasePaths, Home
 from pondkeeper.files.state import file_state
 from pondkeeper.jobs import drift
@@ -92,7 +92,8 @@ class Warehouse:
 
     def read(self, at_least: int | None = None) -> Connection:
         """A read-only connection to the newest snapshot, of version `at_least`; the caller closes it. Raises PondkeeperError."""
-        return self._reach.read(at_least, Waiting(self._watcher))
+        with Waiting(self._watcher) as waiting:
+            return self._reach.read(at_least, waiting)
 
     def query(self, sql: str, parameters: Parameters = None, *, at_least: int | None = None) -> list[tuple[Any, ...]]:
         """The rows of one reading statement on the newest snapshot."""
@@ -108,7 +109,8 @@ class Warehouse:
         noted = self._journal.version()
         with self._turns():
             if noted is None or newest_version(self.paths) < noted:
-                noted = self._reach.publish(Waiting(self._watcher))
+                with Waiting(self._watcher) as waiting:
+                    noted = self._reach.publish(waiting)
                 if noted is None:
                     return None
                 self._journal.settle(noted)
@@ -142,8 +144,8 @@ class Warehouse:
         must_be = None if isinstance(expected, EllipsisType) else Expected(dict(expected) if expected is not None else None)
         accepted = drift.accepted(self._home, self._job)
         plan = LoadPlan.from_wire(made(self._job, identity, steps, state, accepted, must_be).to_wire())
-        waiting = Waiting(self._watcher)
-        with self._turns():
+        with self._turns(), Waiting(self._watcher) as waiting:
+            waiting.tell(None, None, None, 0)
             noted = self._journal.version()
             if not plan.is_automatic:
                 self._journal.begin(identity)
@@ -155,7 +157,7 @@ class Warehouse:
                 raise
             if not plan.is_automatic:
                 self._journal.settle(answer["version"])
-        self._watcher.released(answer["held_s"], answer["version"])
+            waiting.held_s, waiting.version = answer["held_s"], answer["version"]
         return Loaded(
             version=answer["version"],
             rows=plan.rows(answer["counts"]),
@@ -168,16 +170,11 @@ class Warehouse:
         try:
             return self._reach.load(plan, waiting)
         except SchemaDrifted as drifted:
-            self._watcher.released(0.0, None)
             drift.ask(self._home, self._job, drifted)
             raise
         except (QueryCancelled, DatabaseBusy) as error:
-            self._watcher.released(0.0, None)
             if self._watcher.stopping.is_set():
                 raise RunCancelled("The run was ended while its load waited for its turn; nothing of it was loaded.") from error
-            raise
-        except PondkeeperError:
-            self._watcher.released(0.0, None)
             raise
 
     @contextmanager
@@ -188,32 +185,33 @@ class Warehouse:
         is ended before the turn came.
         """
         lease = Lease(self.paths, who=f"job {self._job}", why=why, max_hold_s=max_hold_s)
-        waiting = Waiting(self._watcher)
+        with Waiting(self._watcher) as waiting:
+            waiting.tell(None, None, None, 0)
+            self._take(lease, waiting)
+            began_at, before = time.monotonic(), file_state(self.paths.file)
+            waiting.holding()
+            try:
+                yield Turn(self.paths.file, lease.fileno(), max_hold_s)
+            finally:
+                waiting.held_s = time.monotonic() - began_at
+                has_changed = file_state(self.paths.file) != before
+                lease.release()
+                if has_changed:
+                    waiting.version = self._reach.publish(waiting)
+
+    def _take(self, lease: Lease, waiting: Waiting) -> None:
         try:
             take_turn(lease, self.paths, LONGEST_WAIT_S, on_wait=waiting.on_wait, is_cancelled=waiting.is_given_up)
         except DatabaseBusy as error:
-            self._watcher.released(0.0, None)
             if self._watcher.stopping.is_set():
                 raise RunCancelled("The run was ended while it waited for its turn.") from error
             raise
-        began_at, before, version = time.monotonic(), file_state(self.paths.file), None
-        waiting.holding()
-        try:
-            yield Turn(self.paths.file, lease.fileno(), max_hold_s)
-        finally:
-            held_s = time.monotonic() - began_at
-            has_changed = file_state(self.paths.file) != before
-            lease.release()
-            try:
-                version = self._reach.publish(Waiting(self._watcher)) if has_changed else None
-            finally:
-                self._watcher.released(held_s, version)
 
     def close(self) -> None:
         """Publish what this run has written and nobody has published, where no keeper does that. Raises PondkeeperError."""
         if self._reach.owes_a_snapshot:
-            version = self._reach.publish(Waiting(self._watcher))
-            self._watcher.released(0.0, version)
+            with Waiting(self._watcher) as waiting:
+                waiting.version = self._reach.publish(waiting)
 
     @contextmanager
     def _turns(self) -> Iterator[None]:
