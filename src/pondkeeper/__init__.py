@@ -4,6 +4,7 @@
     con = pondkeeper.read("warehouse.duckdb")                                    its newest snapshot
     pondkeeper.Client(url, key)                                                  a keeper over HTTP
     with pondkeeper.Pipeline("warehouse.duckdb") as pipe: …                      many small writes, here and at once
+    @pondkeeper.job                                                              a function that is run as a job
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ __version__ = "0.1.0"
 # Their types are in `__init__.pyi`.
 _LATE = {
     "Client": "pondkeeper.client.client",
+    "JobContext": "pondkeeper.kinds.python.job",
     "Pipeline": "pondkeeper.client.pipeline",
+    "job": "pondkeeper.kinds.python.job",
     "read": "pondkeeper.local.reading",
     "write": "pondkeeper.local.writing",
 }
-__all__ = ["Client", "Pipeline", "read", "write"]
+__all__ = ["Client", "JobContext", "Pipeline", "job", "read", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,7 @@
 from pondkeeper.client.client import Client as Client
 from pondkeeper.client.pipeline import Pipeline as Pipeline
+from pondkeeper.kinds.python.job import JobContext as JobContext
+from pondkeeper.kinds.python.job import job as job
 from pondkeeper.local.reading import read as read
 from pondkeeper.local.writing import write as write
 
