@@ -136,6 +136,27 @@ def test_each_hears_only_what_its_key_may_see(make_served: MakeServed) -> None:
     assert "secret" not in str(reader.events) + str(writer.events)
 
 
+def test_runs_of_jobs_are_heard_by_who_may_see_the_job(make_served: MakeServed) -> None:
+    """A run without a database is the whole keeper's; a key for some tables hears of none, for runs name tables."""
+    served = make_served("a", "b")
+    some_tables = str(served.call(served.keys.create("some", "reader", ["a"], tables=["flights"])).token)
+    with (
+        hearing(served) as admin,
+        hearing(served, served.key("reader", "a")) as reader,
+        hearing(served, some_tables) as partner,
+        hearing(served, query="?kinds=run_finished&database=b") as of_b,
+    ):
+        for database in ("a", "b", ""):
+            emit(served, "run_started", database, job=f"of {database or 'none'}", run_id="r")
+            emit(served, "run_finished", database, job=f"of {database or 'none'}", run_id="r")
+        emit(served, "published", "a", version=1)
+        wait_until(lambda: len(admin.events) == 7 and reader.kinds[-1:] == partner.kinds[-1:] == ["published"] and of_b.events)
+    assert [(event["database"], event.get("job")) for event in reader.events] == [("a", "of a"), ("a", "of a"), ("a", None)]
+    assert partner.kinds == ["published"]
+    assert [event["job"] for event in of_b.events] == ["of b"]
+    assert [event["database"] for event in admin.events] == ["a", "a", "b", "b", None, None, "a"]
+
+
 def test_a_listener_may_ask_for_less(make_served: MakeServed) -> None:
     served = make_served("a", "b")
     with hearing(served, query="?database=a&kinds=published,lease") as heard:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 MAX_AGE_S: Final = 600
 _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?\Z", re.ASCII)
-_METHODS: Final = b"GET, POST, DELETE"
+_METHODS: Final = b"GET, POST, PATCH, DELETE"
 _REQUEST_HEADERS: Final = b"authorization, content-type, idempotency-key, last-event-id"
 _ANSWER_HEADERS: Final = (
     b"pondkeeper-query-id, pondkeeper-version, pondkeeper-row-count, pondkeeper-truncated, pondkeeper-limit, retry-after"
