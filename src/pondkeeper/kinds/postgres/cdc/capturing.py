@@ -187,6 +187,7 @@ class Capture:
 
         free_slot(context, connection, state.slot, connection.info.dbname)
         context.phase(Phase.RUNNING, "following the source's log")
+        look()
         try:
             with ReplicationConnection(self._address, context.stopping) as replication:
                 follower.follow(replication, self._publication, look)

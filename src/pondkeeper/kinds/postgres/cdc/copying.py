@@ -17,7 +17,7 @@ from pondkeeper.kinds.postgres.cdc.catalog import LoggedTable
 from pondkeeper.kinds.postgres.cdc.replication import NewSlot, ReplicationConnection
 from pondkeeper.kinds.postgres.connecting import Connection
 from pondkeeper.kinds.postgres.extracting import Extraction, Piece, pieces
-from pondkeeper.kinds.postgres.types import Mapped, load_types
+from pondkeeper.kinds.postgres.types import Mapped
 from pondkeeper.kinds.steps import Drift, Replace
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class Copy:
 
     def step(self, drift: Drift) -> Replace:
         """What the load does with them."""
-        return Replace(self.to, sorted(self.files), types=load_types(list(self.columns)), drift=drift)
+        # Why all types: a text that is meant as one would be read as what the column was before.
+        types = {each.column: each.type for each in self.columns}
+        return Replace(self.to, sorted(self.files), types=types, drift=drift)
 
 
 def copied(

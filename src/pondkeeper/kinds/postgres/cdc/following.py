@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from pondkeeper.engine.changes import Netting
-from pondkeeper.errors import RunCancelled, SourceUnavailable
+from pondkeeper.errors import RunCancelled, SourceRefused, SourceUnavailable
 from pondkeeper.jobs.status import Phase
 from pondkeeper.kinds.postgres.cdc.applying import NETTING_MEMORY_BYTES, Applier, Target, remove_files
 from pondkeeper.kinds.postgres.cdc.gathering import Batch, Gatherer
@@ -87,19 +87,32 @@ class Follower:
             gatherer = self._gatherer = Gatherer(
                 self._shaping.shape, starts, applier.spill, self._shaping.give_up, memory_bytes=MEMORY_BYTES
             )
-            replication.start(self.state.slot, publication, self.state.position)
-            while not self._is_done(gatherer):
-                if self._context.stopping.is_set():
-                    raise RunCancelled
-                self._read(replication, gatherer)
-                self._look_at_load()
-                if self._loading is None and self._is_due(gatherer):
-                    self._taken = gatherer.hand_over()
-                    self._began_at = None
-                    after = self.state.moved(self._taken.position, self._shaping.captured())
-                    self._loading = pool.submit(self._load, applier, self._taken, after)
-                self._give_signs(replication, gatherer, watch)
-            self._confirm(replication, gatherer)
+            try:
+                replication.start(self.state.slot, publication, self.state.position)
+                self._go_on(replication, gatherer, watch, lambda *load: pool.submit(self._load, applier, *load))
+            except SourceRefused:
+                self._context.stopping.set()  # Why: the run fails, and a load that waits for its turn must not hold that up
+                raise
+
+    def _go_on(
+        self,
+        replication: ReplicationConnection,
+        gatherer: Gatherer,
+        watch: Callable[[], None],
+        begin_load: Callable[[Batch, State], Future[Loaded]],
+    ) -> None:
+        while not self._is_done(gatherer):
+            if self._context.stopping.is_set():
+                raise RunCancelled
+            self._read(replication, gatherer)
+            self._look_at_load()
+            if self._loading is None and self._is_due(gatherer):
+                self._taken = gatherer.hand_over()
+                self._began_at = None
+                after = self.state.moved(self._taken.position, self._shaping.captured())
+                self._loading = begin_load(self._taken, after)
+            self._give_signs(replication, gatherer, watch)
+        self._confirm(replication, gatherer)
 
     def lag_s(self) -> float:
         """How long ago the oldest change was committed that is not loaded yet; 0 where there is none."""

@@ -25,7 +25,6 @@ class SlotWatch:
     connection: Connection
     slot: str
     most_bytes: int
-    give_up_after_s: float = GIVE_UP_AFTER_S
     kept_bytes: int = 0
     gave_up: bool = False
     _looked_at: float = field(default=0.0, init=False)
@@ -46,7 +45,7 @@ class SlotWatch:
             self._over_since = None
         elif self._over_since is None or found.kept_bytes < self._over_bytes:
             self._over_since, self._over_bytes = now, found.kept_bytes
-        elif now - self._over_since >= self.give_up_after_s:
+        elif now - self._over_since >= GIVE_UP_AFTER_S:
             self.gave_up = True
             raise SourceRefused(
                 f"The source keeps {found.kept_bytes:,} bytes of its log for the slot {self.slot!r}, more than "
