@@ -83,6 +83,16 @@ def test_what_one_may_not_see_does_not_exist(served: Served, desk: Desk) -> None
         assert {each["run_id"] for each in client.get("/v1/runs").json()["runs"]} == {run, loose}
 
 
+def test_runs_of_others_take_no_place_in_a_list(served: Served, desk: Desk) -> None:
+    ours = [desk.make("ours").run_id for _ in range(2)]
+    for _ in range(5):
+        desk.make("theirs")
+    with served.client(served.key("reader", "pond")) as client:
+        listed = [each["run_id"] for each in client.get("/v1/runs?limit=2").json()["runs"]]
+        assert sorted(listed) == sorted(ours)
+        assert [each["run_id"] for each in client.get("/v1/runs?limit=1").json()["runs"]] == [max(ours)]
+
+
 def test_a_key_for_some_tables_sees_no_jobs(served: Served, desk: Desk) -> None:
     token = str(served.call(served.keys.create("some", "reader", ["pond"], tables=["flights"])).token)
     assert [status_of(served, token, "GET", path) for path in ("/v1/jobs", "/v1/jobs/ours", "/v1/runs")] == [403, 403, 403]

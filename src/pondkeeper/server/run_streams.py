@@ -22,6 +22,7 @@ HEARTBEAT_S: Final = 1.0  # Why so often: who waits with a time limit looks at t
 
 Status = dict[str, Any]
 LookAtRun = Callable[[], Awaitable[Status]]
+MayGoOn = Callable[[], Awaitable[bool]]  # which waits until it is time to look again
 
 
 @dataclass
@@ -39,7 +40,7 @@ class LogReading:
 
 
 async def log_pieces(
-    log: LogReading, look: LookAtRun, is_over: Callable[[Status], bool], may_go_on: Callable[[], Awaitable[bool]]
+    log: LogReading, look: LookAtRun, is_over: Callable[[Status], bool], may_go_on: MayGoOn
 ) -> AsyncIterator[bytes]:
     """What is in the log and what is added to it, until the run has ended. Raises StreamEnded when it may not go on before."""
     while True:
@@ -50,11 +51,10 @@ async def log_pieces(
             return
         if not await may_go_on():
             raise StreamEnded
-        await asyncio.sleep(LOOK_EVERY_S)
 
 
 async def happenings(
-    log: LogReading | None, look: LookAtRun, is_over: Callable[[Status], bool], may_go_on: Callable[[], Awaitable[bool]]
+    log: LogReading | None, look: LookAtRun, is_over: Callable[[Status], bool], may_go_on: MayGoOn
 ) -> AsyncIterator[dict[str, Any] | None]:
     """`{"run": status}` at first and at each change, `{"log": text, "offset": …}`; None when nothing came for a while.
 
@@ -81,7 +81,6 @@ async def happenings(
         if time.monotonic() - said_at > HEARTBEAT_S:
             yield None
             said_at = time.monotonic()
-        await asyncio.sleep(LOOK_EVERY_S)
 
 
 class StreamEnded(Exception):
