@@ -283,11 +283,13 @@ def test_types_that_parquet_cannot_say_are_named(database: duckdb.DuckDBPyConnec
 def test_types_that_parquet_has_arrive_as_they_are(database: duckdb.DuckDBPyConnection, stage: Stage) -> None:
     """UUIDs, JSON, decimals, moments and nested values need no word."""
     query = """SELECT '00000000-0000-0000-0000-00000000002a'::UUID AS u, '{"a": 1}'::JSON AS j, 1.10::DECIMAL(38, 10) AS d,
-        TIMESTAMP '2024-02-29 12:34:56.000001' AS m, [1, NULL] AS l, {'a': 1, 'b': 'x'} AS s, MAP {'k': 1.5} AS p, 'x'::BLOB AS b"""
+        TIMESTAMP '2024-02-29 12:34:56.000001' AS m, [1, NULL] AS l, {'a': 1, 'b': 'x'} AS s, MAP {'k': 1.5} AS p, 'x'::BLOB AS b,
+        ['00000000-0000-0000-0000-00000000002a'::UUID] AS lu, {'j': ['[1]'::JSON]} AS sj"""
     load(database, Replace("t", stage(query)))
     kinds = rows_of(database, "SELECT column_type FROM (DESCRIBE t)")
     assert [kind for (kind,) in kinds] == [
         "UUID", "JSON", "DECIMAL(38,10)", "TIMESTAMP", "INTEGER[]", "STRUCT(a INTEGER, b VARCHAR)", "MAP(VARCHAR, DECIMAL(2,1))", "BLOB",
+        "UUID[]", "STRUCT(j JSON[])",
     ]  # fmt: skip
     assert rows_of(database, f"SELECT count(*) FROM (FROM t INTERSECT {query})") == [(1,)]
 

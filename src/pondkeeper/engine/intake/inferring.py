@@ -57,7 +57,8 @@ def _only_row(attempt: Pass, view: View, values: list[str]) -> Iterator[Any]:
 
 def value_types(cursor: duckdb.DuckDBPyConnection, schema: pa.Schema, names: list[str]) -> dict[str, str]:
     """The types of columns that have types already: those that an answer of ours names, else what DuckDB makes of Arrow's."""
-    cursor.register(_VIEW, schema.empty_table())
+    # Why no empty table: Arrow can make none of lists of UUIDs or JSON.
+    cursor.register(_VIEW, pa.RecordBatchReader.from_batches(schema, ()))
     try:
         columns = {column.name: column.type for column in columns_of(cursor, _VIEW)}
     finally:

@@ -60,11 +60,16 @@ class StagedRows:
                     columns = [
                         pa.array(range(place, place + batch.num_rows), pa.int64())
                         if field.name == PLACE
-                        else batch.column(field.name).cast(field.type)
+                        else _cast(batch.column(field.name), field.type)
                         for field in schema
                     ]
                     place += batch.num_rows
                     yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    # Why not always: Arrow casts no list of UUIDs or JSON, not even to itself.
+    return column if column.type == kind else column.cast(kind)
 
 
 def _read(file: str, names: list[str]) -> Iterator[pa.RecordBatch]:
