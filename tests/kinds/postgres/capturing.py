@@ -117,7 +117,7 @@ class Sync:
     def put_back(self, state: dict[str, Any], sql: str) -> None:
         """As a restore of the database would leave it: an older state, and the rows of then."""
         with self._context({}, schedule=None) as context:
-            undo = Run(sql.replace("FROM t", f"FROM {self.schema}.t"))
+            undo = Run(sql.format(schema=self.schema))
             context.warehouse.load([undo], identity=f"restored/{self.runs}", state=state)
 
     def slot(self) -> tuple[Any, ...]:

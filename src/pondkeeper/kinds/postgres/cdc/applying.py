@@ -94,6 +94,7 @@ class Applier:
         return self._netting.keyed(files, columns, segment.shape.keys, sorted(segment.unchanged))
 
     def _of_net(self, net: Net, shape: Shape, target: Target) -> Iterator[Step]:
+        # Why `create=False`: a table that somebody has dropped here would come back with the rows that changed since.
         keys, whole = [shape.columns[at] for at in shape.keys], shape.columns
         if net.deleted:
             # Trap: a file may hold the text of a type that Parquet lacks; the load reads it as the table's own type.
@@ -101,11 +102,11 @@ class Applier:
         for each in net.changed:
             types = target.types(each.columns)
             if not keys:
-                yield Append(target.to, [each.file], types=types, drift=target.drift)
+                yield Append(target.to, [each.file], types=types, create=False, drift=target.drift)
             elif len(each.columns) == len(whole):
-                yield Upsert(target.to, [each.file], keys, types=types, drift=target.drift)
+                yield Upsert(target.to, [each.file], keys, types=types, create=False, drift=target.drift)
             else:  # the rest of these rows is what it was
-                yield Update(target.to, [each.file], keys, types=types, drift=target.drift)
+                yield Update(target.to, [each.file], keys, types=types, create=False, drift=target.drift)
 
 
 def remove_files(steps: Sequence[Step]) -> None:

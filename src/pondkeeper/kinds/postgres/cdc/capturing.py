@@ -119,7 +119,12 @@ class Capture:
             fit = fitting(stored, slot, identity, self._seen, published=was_published)
             if fit.state is not None and fit.state.slot == name:
                 # Why without the others: nobody follows them any more; should they come back, they are copied.
-                kept = {table: captured for table, captured in fit.state.tables.items() if table in tables}
+                here = self._here()
+                kept = {
+                    table: captured
+                    for table, captured in fit.state.tables.items()
+                    if table in tables and tables[table].plan.target.replace('"', "").lower() in here
+                }
                 return replace(fit.state, tables=kept)
             refuse_to_begin_anew(fit, settings.when_slot_lost)
             if fit.reason:
@@ -129,6 +134,11 @@ class Capture:
                 return State(identity.system, name, slot.confirmed, {})  # whoever made it, nothing of it is here yet
             position = make_slot(self._context, replication, connection, name)
         return State(identity.system, name, position, {})
+
+    def _here(self) -> set[str]:
+        """The tables of the database."""
+        found = self._warehouse.query("SELECT table_schema, table_name FROM information_schema.tables")
+        return {f"{schema}.{name}".lower() for schema, name in found}
 
     @property
     def _publication(self) -> str:
