@@ -1,0 +1,28 @@
+"""The campaign of jobs: runs under kills of everything that carries them out.
+
+    python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs] [--work FOLDER]
+
+`runs`: jobs are triggered while their keeper, their supervisors and their programs are killed (1,000 kills; short: 12): every run
+that was told of ends and is done, never two of a job at a time, no process lives on. Positive controls: both are planted, and found.
+A line of JSON per finding on stdout, narration on stderr. Exit code 0: nothing was violated.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from campaigns import runs
+from campaigns.command_line import options_of, parser_of, play_chosen
+from campaigns.running import Part
+
+PARTS: dict[str, Part] = {"runs": runs.play}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and play; the exit code."""
+    parsed = parser_of("jobs", __doc__, PARTS, rounds="kills of each part").parse_args(arguments)
+    return play_chosen(PARTS, parsed.only, options_of(parsed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
