@@ -42,7 +42,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 def test_a_command_is_done_with_its_log_and_nothing_left(bench: Bench) -> None:
     """Its output stands in the log with moments, of stdout and stderr; the status says how it ended; staging is gone."""
-    run = bench.script("echo out; echo err >&2; pwd; test -d $PONDKEEPER_HOME && echo $PONDKEEPER_RUN").start()
+    run = bench.script("echo out; echo err >&2; pwd; test -d $PONDKEEPER_HOME && printf $PONDKEEPER_RUN").start()
     status = run.ended()
     assert (status.phase, status.exit_code, status.error) == (Phase.DONE, 0, None), run.log()
     assert status.started_at is not None

@@ -55,11 +55,15 @@ class RunLog:
         """A line of the supervisor's own."""
         self._write(text.encode())
 
-    def close(self) -> None:
-        """Log what is left, and the end of what was too much."""
+    def end_line(self) -> None:
+        """Nothing more comes: a last line without its end is logged as it is."""
         if self._pending:
             self._write(self._pending)
             self._pending = b""
+
+    def close(self) -> None:
+        """Log what is left, and the end of what was too much."""
+        self.end_line()
         if self._left_out_lines:
             left_out = self._left_out_lines - len(self._end)
             self._put(b"".join([_stamped(f"[{left_out} lines are left out here: the log is full]"), *self._end]))

@@ -288,6 +288,7 @@ class Supervisor:
         self._status.error = self._mask.masked_error(self._status.error)
         conclude(self._status, self._plan, code, self._stop, by=by)
         shutil.rmtree(self._paths.staging, ignore_errors=True)
+        self._log.end_line()
         error = f": {self._status.error['message']}" if self._status.error else ""
         self._log.say(f"attempt ended with {self._status.exit_code}, {self._status.phase.value}{error}")
         self._log.close()
