@@ -132,6 +132,22 @@ async def test_a_switch_survives(history: History, tmp_path: Path, clock: HandCl
     assert history.marks["sync"].enabled is None
 
 
+async def test_what_changes_a_mark_at_the_same_time_does_not_undo_the_other(history: History, clock: HandClock) -> None:
+    """A person switches a job off while the clock finds its data stale and a run of it ends."""
+    await asyncio.gather(
+        history.set_enabled("sync", False),
+        history.notify("sync", {"stale_since": clock.at}, []),
+        history.change_mark("sync", handled_until=clock.at),
+        history.record(ended("sync", Phase.CANCELLED, at=clock.at), ""),
+    )
+    mark = history.marks["sync"]
+
+    assert (mark.enabled, mark.stale_since, mark.handled_until) == (False, clock.at, clock.at)
+    history._data_version = -1
+    await history.refresh()
+    assert history.marks["sync"] == mark, "memory and control.db agree"
+
+
 def test_a_run_without_a_keeper_leaves_its_notice_to_the_next(tmp_path: Path) -> None:
     """What nobody could be told of is in control.db."""
     home = Home(tmp_path / "home")

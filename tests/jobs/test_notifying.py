@@ -102,7 +102,7 @@ async def test_stale_data_is_told_once_and_its_end(told: Told, hook: Hook, histo
     async def look() -> None:
         found = stale_notice(job, history.totals.get("sync"), history.marks["sync"], clock.at)
         if found is not None:
-            await history.notify(*found)
+            await history.notify("sync", {"stale_since": clock.at}, found)
         await told.notifier.deliver()
 
     clock.at += 7199

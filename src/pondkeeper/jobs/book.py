@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 Signature = tuple[int, int, int] | None
 UNKNOWN: Signature = (-1, -1, -1)
+SHOWN = 20
 
 
 class JobBook:
@@ -86,7 +87,8 @@ class JobBook:
     def _take(self, jobs: dict[str, Job]) -> None:
         old, self._jobs = self._jobs, jobs
         changed = sorted(name for name in jobs.keys() & old.keys() if not _is_same(jobs[name], old[name]))
-        _log.info("jobs read", added=sorted(jobs.keys() - old.keys()), changed=changed, removed=sorted(old.keys() - jobs.keys()))
+        added, removed = sorted(jobs.keys() - old.keys()), sorted(old.keys() - jobs.keys())
+        _log.info("jobs read", count=len(jobs), added=added[:SHOWN], changed=changed[:SHOWN], removed=removed[:SHOWN])
 
     def _notify_of(self, name: str) -> Notify | None:
         job = self._jobs.get(name)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 2.0
 TRY_AGAIN_S: Final = 30.0
+AT_A_TIME: Final = 50
 _log = structlog.get_logger(__name__)
 
 
@@ -88,9 +89,12 @@ class JobClock:
         await self._book.look()
         await self._history.refresh()
         now = self._now()
-        for job in self._book.jobs():
+        await self._settle(now)
+        for number, job in enumerate(self._book.jobs(), start=1):
             await self._look_at(job, now)
             await self._look_how_old(job, now)
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)  # Why: of a thousand jobs none is due, and none of them would let go of the loop.
         return self._rest_s()
 
     async def _run(self) -> None:
@@ -106,13 +110,16 @@ class JobClock:
             except TimeoutError:
                 pass
 
+    async def _settle(self, now: float) -> None:
+        """Have the marks of new and changed jobs so that they can be judged."""
+        marks, jobs = self._history.marks, self._book.jobs()
+        changes = {job.name: due.settled(job, marks[job.name], now, is_enabled=self._book.is_enabled(job)) for job in jobs}
+        await self._history.change_marks({name: values for name, values in changes.items() if values})
+
     async def _look_at(self, job: Job, now: float) -> None:
-        is_enabled = self._book.is_enabled(job)
         mark = self._history.marks[job.name]
-        changes = due.settled(job, mark, now, is_enabled=is_enabled)
-        if changes:
-            mark = await self._history.change_mark(job.name, **changes)
-        if not is_enabled or now < self._not_before.get(job.name, 0.0):
+        is_off = not self._book.is_enabled(job) or mark.schedule == due.OFF  # Why both: it may just have been switched on.
+        if is_off or now < self._not_before.get(job.name, 0.0):
             return
         verdict = due.by_schedule(job, mark, now)
         if verdict is due.Verdict.SKIP:
@@ -143,7 +150,7 @@ class JobClock:
     async def _look_how_old(self, job: Job, now: float) -> None:
         found = stale_notice(job, self._history.totals.get(job.name), self._history.marks[job.name], now)
         if found is not None:
-            await self._history.notify(*found)
+            await self._history.notify(job.name, {"stale_since": now}, found)
 
     def _rested_at(self, job: Job) -> float:
         totals = self._history.totals.get(job.name)

@@ -14,7 +14,7 @@ from pondkeeper.errors import KeeperStopping, PondkeeperError
 from pondkeeper.jobs.records import Mark, Records, Totals, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from pondkeeper.files.paths import Home
@@ -99,13 +99,17 @@ class History:
 
     async def know(self, jobs: Iterable[str]) -> None:
         """Have a mark for each of these jobs: what happened before a job was known is none of its business."""
-        new = [job for job in jobs if job not in self.marks]
-        if new:
-            await self._change(lambda: self._records.know(new, self._now()))
+        await self.change_marks({job: {} for job in jobs if job not in self.marks})
+
+    async def change_marks(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Change what is known of jobs, in one step; a value of `...` is the number of the newest run: up to now."""
+        if changes:
+            self.marks.update(await self._in_thread(lambda: self._records.change_marks(changes, self._now())))
 
     async def change_mark(self, job: str, **values: Any) -> Mark:
-        """Change what is known of a job; `since_seq=...` is: up to now."""
-        return await self._change(lambda: self._records.change_mark(job, self._now(), **values))
+        """As `change_marks`, of one job."""
+        await self.change_marks({job: values})
+        return self.marks[job]
 
     async def set_enabled(self, job: str, enabled: bool | None) -> Mark:
         """Switch a job on or off, whatever the settings file says; None leaves it to the file again."""
@@ -113,9 +117,10 @@ class History:
 
     # Webhooks
 
-    async def notify(self, mark: Mark, notices: Iterable[Notice]) -> None:
-        """Have these sent, and know by the mark that they are told."""
-        await self._change(lambda: self._records.notify(mark, notices, self._now()))
+    async def notify(self, job: str, values: Mapping[str, Any], notices: Iterable[Notice]) -> None:
+        """Have these sent, and know by the mark of the job that they are told."""
+        marks = await self._in_thread(lambda: self._records.change_marks({job: values}, self._now(), notices))
+        self.marks.update(marks)
         self.on_notices()
 
     async def notices(self) -> list[Waiting]:
@@ -138,16 +143,10 @@ class History:
 
     async def _record(self, status: RunStatus, log_end: str) -> None:
         notify = self.notify_of(status.job)
-        await self._change(lambda: self._records.record(status, log_end, notify, now=self._now(), keep_s=self._keep_s))
-        self.on_notices()
-
-    async def _change(self, work: Callable[[], _T]) -> _T:
-        def change() -> _T:
-            done = work()
-            self._load()
-            return done
-
-        return await self._in_thread(change)
+        kept = await self._in_thread(lambda: self._records.record(status, log_end, notify, now=self._now(), keep_s=self._keep_s))
+        if kept is not None:
+            self.totals[status.job], self.marks[status.job] = kept
+            self.on_notices()
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         if self._is_closed:

@@ -38,8 +38,8 @@ def notices_of(
     return mark, []
 
 
-def stale_notice(job: Job, totals: Totals | None, mark: Mark, now: float) -> tuple[Mark, list[Notice]] | None:
-    """What is to be told when the data of a job is older than its bound; None while there is nothing new to tell."""
+def stale_notice(job: Job, totals: Totals | None, mark: Mark, now: float) -> list[Notice] | None:
+    """What is to be told when the data of a job has grown older than its bound; None while it has not, or is known to have."""
     notify = job.notify
     if notify is None or notify.stale_after_s is None or mark.stale_since is not None:
         return None
@@ -47,13 +47,12 @@ def stale_notice(job: Job, totals: Totals | None, mark: Mark, now: float) -> tup
     age_s = now - (success_at if success_at is not None else mark.since)
     if age_s <= notify.stale_after_s:
         return None
-    mark = dataclasses.replace(mark, stale_since=now)
     if STALE not in notify.on:
-        return mark, []
+        return []
     since = f"the last success was {_ago(age_s)} ago" if success_at else f"it has had no success for {_ago(age_s)}"
     body = _body(STALE, job.name, f"The data of job {job.name} is stale: {since}, and {_ago(notify.stale_after_s)} is the bound.", now)
     body |= {"last_success_at": _iso(success_at), "age_s": round(age_s, 3), "stale_after_s": notify.stale_after_s}
-    return mark, [Notice(job.name, body)]
+    return [Notice(job.name, body)]
 
 
 def _of_success(

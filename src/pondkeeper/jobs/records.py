@@ -15,7 +15,7 @@ from pondkeeper.jobs.notices import Notice, notices_of
 from pondkeeper.jobs.status import Phase, RunStatus, status_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pondkeeper.access.store import Store
     from pondkeeper.jobs.definition import Notify
@@ -88,21 +88,21 @@ class Records:
 
     def record(
         self, status: RunStatus, log_end: str, notify: Notify | None, *, now: float, keep_s: float, keep: int = KEEP_OF_A_JOB
-    ) -> bool:
-        """Keep how a run ended, once; False when that was done before. `keep_s`, `keep`: how long, and how many of its job."""
+    ) -> tuple[Totals, Mark] | None:
+        """Keep how a run ended, once; None when that was done before. `keep_s`, `keep`: how long, and how many of its job."""
         with self._store.change(marked=False) as connection:
             seq = _insert_run(connection, status, log_end, now)
             if seq is None:
-                return False
+                return None
             before = _totals(connection, status.job)
             after = _counted(before, status, seq, now)
             _put(connection, "job_totals", after)
-            mark = _mark(connection, status.job) or _new_mark(connection, status.job, now)
+            mark = _mark(connection, status.job) or Mark(status.job, since=now, since_seq=_newest_seq(connection))
             mark, notices = notices_of(status, log_end, notify, before, after, mark, now)
             _put(connection, "job_marks", mark)
             _add_notices(connection, notices, now)
             _prune(connection, status.job, now - keep_s, keep)
-        return True
+        return after, mark
 
     def runs(self, job: str | None = None, *, limit: int = 100, before: str | None = None) -> list[dict[str, Any]]:
         """How runs ended, newest first: of one job or all, older than the run `before`."""
@@ -133,30 +133,28 @@ class Records:
         with self._store.read() as connection:
             return {row["job"]: _mark_of(row) for row in connection.execute("SELECT * FROM job_marks")}
 
-    def know(self, jobs: Iterable[str], now: float) -> None:
-        """Make a mark for each job that has none: what was before is none of its business."""
-        with self._store.change(marked=False) as connection:
-            for job in jobs:
-                if _mark(connection, job) is None:
-                    _put(connection, "job_marks", _new_mark(connection, job, now))
+    def change_marks(
+        self, changes: Mapping[str, Mapping[str, Any]], now: float, notices: Iterable[Notice] = ()
+    ) -> dict[str, Mark]:
+        """Change marks by the names of their jobs, and keep notices to be sent, in one step; missing marks are made.
 
-    def change_mark(self, job: str, now: float, **values: Any) -> Mark:
-        """Change a mark, made where there is none; `since_seq` and `after_seq` may be `...`: up to now."""
+        What was before a mark is none of its job's business. A value of `...` is the number of the newest run: up to now.
+        """
         with self._store.change(marked=False) as connection:
             newest = _newest_seq(connection)
-            mark = _mark(connection, job) or _new_mark(connection, job, now)
-            given: dict[str, Any] = {name: newest if value is ... else value for name, value in values.items()}
-            mark = dataclasses.replace(mark, **given)
-            _put(connection, "job_marks", mark)
-        return mark
+            marks = {job: _mark(connection, job) or Mark(job, since=now, since_seq=newest) for job in changes}
+            for job, values in changes.items():
+                given: dict[str, Any] = {name: newest if value is ... else value for name, value in values.items()}
+                marks[job] = dataclasses.replace(marks[job], **given)
+                _put(connection, "job_marks", marks[job])
+            _add_notices(connection, notices, now)
+        return marks
+
+    def change_mark(self, job: str, now: float, **values: Any) -> Mark:
+        """As `change_marks`, of one job."""
+        return self.change_marks({job: values}, now)[job]
 
     # Webhooks
-
-    def notify(self, mark: Mark, notices: Iterable[Notice], now: float) -> None:
-        """Keep notices to be sent, and the mark that says that they are told, in one step."""
-        with self._store.change(marked=False) as connection:
-            _put(connection, "job_marks", mark)
-            _add_notices(connection, notices, now)
 
     def notices(self) -> list[Waiting]:
         """Those that are not delivered yet, the oldest first."""
@@ -228,10 +226,6 @@ def _mark(connection: sqlite3.Connection, job: str) -> Mark | None:
 
 def _mark_of(row: sqlite3.Row) -> Mark:
     return Mark(**dict(row) | {"enabled": None if row["enabled"] is None else bool(row["enabled"])})
-
-
-def _new_mark(connection: sqlite3.Connection, job: str, now: float) -> Mark:
-    return Mark(job, since=now, since_seq=_newest_seq(connection))
 
 
 def _newest_seq(connection: sqlite3.Connection) -> int:
