@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
-from pondkeeper.errors import RunCancelled, RunFailed
+from pondkeeper.errors import RunCancelled
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -55,8 +55,7 @@ def map_in_threads(
     """Apply the function to the items, as many at once as there are workers; each as soon as it is done.
 
     Items are taken as they are needed, one at a time. When `stopping` is set no new one is begun; those under way are
-    given if they end within three seconds, and then RunCancelled is raised. A failure that the caller has not looked at is
-    raised at the end.
+    given if they end within three seconds, and then RunCancelled is raised.
     """
     work = _Work(function, iter(items), stopping, workers)
     try:
@@ -91,7 +90,6 @@ class _Work(Generic[Item, Value]):
     def results(self) -> Iterator[Mapped[Item, Value]]:
         for thread in self._threads:
             thread.start()
-        unseen: Exception | None = None
         left = len(self._threads)
         give_up_at: float | None = None
         while left:
@@ -107,12 +105,8 @@ class _Work(Generic[Item, Value]):
                 left -= 1
                 continue
             yield result
-            if not result.was_seen:
-                unseen = unseen or result.error
         if self._source_error is not None:
             raise self._source_error
-        if unseen is not None:
-            raise RunFailed(f"A function of `map` failed, and nobody looked: {type(unseen).__name__}: {unseen}") from unseen
 
     def stop(self) -> None:
         """Begin nothing new, and wait for nobody: what hangs in a thread must not keep its caller."""

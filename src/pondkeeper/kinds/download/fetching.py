@@ -15,7 +15,7 @@ from typing import Any, Final
 import httpx
 
 from pondkeeper.kinds.download.asking import Asker, drain
-from pondkeeper.kinds.download.place import Origin, Place, digest_of, hash_of_url
+from pondkeeper.kinds.download.place import Origin, Part, Place, digest_of, hash_of_url
 from pondkeeper.kinds.download.trouble import Stopped, Trouble
 from pondkeeper.kinds.download.wanted import Wanted
 
@@ -53,16 +53,20 @@ class Fetcher:
         there = self._there(wanted, place, expected)
         if isinstance(there, Fetched):
             return there
-        headers, kept_bytes = self._conditions(wanted, place, there)
+        part = self._part(wanted, place)
+        kept = part.origin if part is not None and part.is_complete else there
+        headers = _conditions(kept, part)
         response = self._asker.ask(wanted.url, headers)
         try:
-            if response.status_code == 304 and there is not None:
-                return Fetched(wanted, place, there.size_bytes, there.sha256, _etag(there.validator), changed=False)
-            if response.status_code == 416 and kept_bytes:
+            if response.status_code == 304 and kept is not None:
+                if expected is not None:
+                    expected.check(place)  # Why the part: a file that is there with the right checksum is not asked for
+                return Fetched(wanted, place, kept.size_bytes, kept.sha256, _etag(kept.validator), changed=kept is not there)
+            if response.status_code == 416 and "Range" in headers:
                 place.forget_part()
                 raise Trouble("the server has no such range of the file", http_status=416, passing=True, wait_s=0.0)
             _refuse_status(response)
-            return self._receive(response, wanted, place, kept_bytes, expected)
+            return self._receive(response, wanted, place, part.size_bytes if part is not None else 0, expected)
         except httpx.TimeoutException as error:
             raise Trouble("the server fell silent in the midst of the file", passing=True, unreachable=True) from error
         except httpx.HTTPError as error:
@@ -88,18 +92,14 @@ class Fetcher:
             return None
         return origin if origin is not None and origin.url == hash_of_url(wanted.url) and origin.validator else None
 
-    def _conditions(self, wanted: Wanted, place: Place, there: Origin | None) -> tuple[dict[str, str], int]:
-        """Headers by which the server need not send what is here, and how much of a broken-off file is."""
-        headers: dict[str, str] = {}
-        if there is not None:
-            headers["If-None-Match" if _etag(there.validator) else "If-Modified-Since"] = there.validator
-        begun, kept_bytes = place.begun() or (None, 0)
-        if begun is None or kept_bytes < LEAST_RESUMED_BYTES or begun.url != hash_of_url(wanted.url):
-            return headers, 0
-        # Why not weak ones: equal by a weak validator need not be equal byte for byte.
-        if not begun.validator or begun.validator.startswith("W/"):
-            return headers, 0
-        return headers | {"Range": f"bytes={kept_bytes}-", "If-Range": begun.validator}, kept_bytes
+    def _part(self, wanted: Wanted, place: Place) -> Part | None:
+        """What has come of the file before, if it is of use: all of it, or enough to go on from."""
+        part = place.begun()
+        if part is None or part.origin.url != hash_of_url(wanted.url) or not part.origin.validator:
+            return None
+        # Why not by weak validators: what is equal by one need not be equal byte for byte.
+        is_long = part.size_bytes >= LEAST_RESUMED_BYTES and not part.origin.validator.startswith("W/")
+        return part if part.is_complete or is_long else None
 
     def _receive(
         self, response: httpx.Response, wanted: Wanted, place: Place, kept_bytes: int, expected: _Expected | None
@@ -121,8 +121,7 @@ class Fetcher:
                 Origin(hash_of_url(wanted.url), validator).write(part)
             size_bytes = self._pour(response, part, hashes, kept_bytes if goes_on else 0)
             if expected is not None and not expected.fits(checked):
-                place.forget_part()
-                raise Trouble(f"the file has another {expected.name} than it should", passing=True)
+                raise expected.differs(place)
             Origin(hash_of_url(wanted.url), validator, size_bytes, sha256.hexdigest()).write(part)
             _date(part, response.headers.get("last-modified"))
         finally:
@@ -169,6 +168,28 @@ class _Expected:
 
     def fits(self, computed: Any) -> bool:
         return bool(computed.hexdigest() == self.digest)
+
+    def check(self, place: Place) -> None:
+        """Raise Trouble when the complete part is not what the file should be by now."""
+        computed = self.hash()
+        digest_of(place.part, computed)
+        if not self.fits(computed):
+            raise self.differs(place)
+
+    def differs(self, place: Place) -> Trouble:
+        """What is raised about a part that is not what it should be, and is thrown away."""
+        place.forget_part()
+        return Trouble(f"the file has another {self.name} than it should", passing=True)
+
+
+def _conditions(kept: Origin | None, part: Part | None) -> dict[str, str]:
+    """Headers by which the server need not send what is here."""
+    headers: dict[str, str] = {}
+    if kept is not None:
+        headers["If-None-Match" if _etag(kept.validator) else "If-Modified-Since"] = kept.validator
+    if part is not None and not part.is_complete:
+        headers |= {"Range": f"bytes={part.size_bytes}-", "If-Range": part.origin.validator}
+    return headers
 
 
 def _refuse_status(response: httpx.Response) -> None:

@@ -56,6 +56,19 @@ def hash_of_url(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What has come of a file, and where from."""
+
+    origin: Origin
+    size_bytes: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it is the whole file, and only its final name is missing."""
+        return self.size_bytes == self.origin.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """A file's final path, and beside it the path of what has come so far. Only its job writes there."""
 
@@ -69,11 +82,11 @@ class Place:
             return origin
         return None
 
-    def begun(self) -> tuple[Origin, int] | None:
-        """What the part came from, and how much of it there is; None when it is not known, or there is none."""
+    def begun(self) -> Part | None:
+        """What has come so far; None when that is nothing, or not known where from."""
         with suppress(FileNotFoundError):
             if (origin := Origin.read(self.part)) is not None:
-                return origin, os.stat(self.part).st_size
+                return Part(origin, os.stat(self.part).st_size)
         return None
 
     def forget_part(self) -> None:

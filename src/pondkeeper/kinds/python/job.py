@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pondkeeper.errors import JobInvalid, PondkeeperError
+from pondkeeper.errors import JobInvalid, PondkeeperError, RunFailed
 from pondkeeper.kinds.batching import EVERY_S, SIZE, Batch
 from pondkeeper.kinds.mapping import Mapped, map_in_threads
 from pondkeeper.kinds.python.stage import Stage
@@ -22,6 +22,7 @@ Value = TypeVar("Value")
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 MARK = "__pondkeeper_job__"
+KEPT_FAILURES = 100
 
 
 def job(function: Function) -> Function:
@@ -59,6 +60,7 @@ class JobContext:
         self._run = run
         self._secrets = dict(secrets)
         self._batches: list[Batch] = []
+        self._failures: list[Mapped[Any, Any]] = []
         self._stages = 0
         self._lock = threading.Lock()
 
@@ -125,13 +127,15 @@ class JobContext:
     ) -> Iterator[Mapped[Item, Value]]:
         """Apply the function to the items in threads, and give each as soon as it is done: `item`, and `value` or `error`.
 
-        For what waits (HTTP, files); it shows its progress itself. `value` raises what the function raised; a failure that
-        nobody looks at is raised at the end. Not for the database: write in the loop, or by a `batch`.
+        For what waits (HTTP, files); it shows its progress itself. `value` raises what the function raised; failures that
+        nobody has looked at fail the run in the end. Not for the database: write in the loop, or by a `batch`.
         """
         total = len(items) if total is None and isinstance(items, Sized) else total
         found = map_in_threads(function, items, workers=workers, stopping=self.stopping)
         self.progress(0, total, unit=unit)
         for done, each in enumerate(found, start=1):
+            if not each.was_seen and len(self._failures) < KEPT_FAILURES:
+                self._failures.append(each)
             yield each
             self.progress(done, total, unit=unit)
 
@@ -174,3 +178,9 @@ class JobContext:
                 fault = fault or error
         if fault is not None:
             raise fault
+
+    def refuse_unseen_failures(self) -> None:
+        """Raise RunFailed for a failure in `map` that nobody has looked at."""
+        for each in self._failures:
+            if not each.was_seen and (error := each.error) is not None:
+                raise RunFailed(f"A function of `map` failed, and nobody looked: {type(error).__name__}: {error}") from error

@@ -42,6 +42,7 @@ def run(context: RunContext) -> None:
     try:
         with _interrupted_by(context.stopping):
             function(job, **arguments)
+        job.refuse_unseen_failures()
     finally:
         job.flush()
 
