@@ -212,7 +212,8 @@ def test_all_of_it_without_a_keeper(tmp_path: Path) -> None:
     run = followed.stdout.strip()
     assert "attempt ended with 0, done" in job("logs", "quick", "-n", "2").stdout
     assert [each["run_id"] for each in said(job("history", "quick", "--json"))["runs"]] == [run]
-    assert job("disable", "fails").returncode == 0
+    switched = job("disable", "fails")
+    assert switched.returncode == 0, switched.stderr
     shown = said(job("show", "fails", "--json"))
     assert (shown["is_enabled"], shown["last"]["phase"]) == (False, "failed")
     with KeeperProcess(target) as keeper:

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from pondkeeper.files.durable import make_folder
 from tests.support.keeper import KeeperProcess
 
 SECONDS = float(os.environ.get("PONDKEEPER_FUZZ_SECONDS", "15"))
@@ -44,6 +45,9 @@ NEEDS = {
     "POST /v1/restore": "admin", "POST /v1/databases/{name}/restore": "admin", "POST /v1/databases/{name}/promote": "admin",
     "GET /v1/databases/{name}/replicas": "admin", "GET /v1/databases/{name}/replication": "admin",
     "POST /v1/databases/{name}/replication/blocks": "admin", "POST /v1/databases/{name}/replication/pages": "admin",
+    "GET /v1/jobs": "whole", "GET /v1/jobs/{job}": "whole", "PATCH /v1/jobs/{job}": "admin", "POST /v1/jobs/{job}/runs": "writer",
+    "POST /v1/jobs/{job}/accept-drift": "writer", "GET /v1/runs": "whole", "GET /v1/runs/{id}": "whole",
+    "DELETE /v1/runs/{id}": "writer", "GET /v1/runs/{id}/log": "writer",
 }  # fmt: skip
 SQL = st.sampled_from(
     ["SELECT 1", "FROM t", "FROM secret", "INSERT INTO t VALUES (1)", "DROP TABLE nobody", "SELECT * FROM range(10)", "", ";", "--",
@@ -56,7 +60,8 @@ ANY = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(["pond", "other", "t", "...", "a/b", "%", "é", "x" * 300, "q_1", "keys", "admin"]) | st.text(min_size=1, max_size=8).filter(lambda name: name not in (".", ".."))  # httpx resolves those
-PLACES = {"name": st.just("pond") | st.just("pond") | NAMES, "table": st.just("t") | NAMES}
+PLACES = {"name": st.just("pond") | st.just("pond") | NAMES, "table": st.just("t") | NAMES, "job": st.just("t") | NAMES}
+JOBS = '[jobs.t]\nkind = "command"\ncommand = ["true"]\n\n[jobs.other]\nkind = "command"\ncommand = ["true"]\ndatabase = "secret"\n'
 WORDS = st.sampled_from(["append", "upsert", "replace", "true", "false", "1", "0", "-1", "nan", "accepted", "committed", "json", "csv", "ndjson",
                          "arrow", "parquet", "published", "pond", ",", "\u0000"]) | st.text(max_size=6)  # fmt: skip
 BODIES = st.binary(max_size=60) | st.sampled_from([b'{"a": 1}\n', b'[{"a": 2}]', b"a\n3\n", b"", b"{", b"[" * 500, b"PAR1", b"ARROW1"])
@@ -134,6 +139,8 @@ def _encoded(value: Any) -> bytes:
 def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keeper]:
     folder: Path = tmp_path_factory.mktemp("fuzz")
     limits = ["--readers", "2", "--timeout", "500ms", "--write-timeout", "1s", "--write-wait", "1s"]
+    make_folder(folder / ".pondkeeper", durable=False)
+    (folder / ".pondkeeper" / "pondkeeper.toml").write_text(JOBS)
     environment = {"PONDKEEPER_LIMITS_FAILED_LOGINS_PER_MIN": "0", "PONDKEEPER_INGEST_TIMEOUT_S": "2"}
     with KeeperProcess(folder / "pond.duckdb", *limits, environment=environment) as process:
         process.client().execute(["CREATE TABLE t (a INTEGER)", "CREATE TABLE secret AS SELECT 'hidden treasure' AS s"])
