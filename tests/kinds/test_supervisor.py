@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import time
@@ -225,6 +226,15 @@ def test_too_long_a_log_keeps_beginning_and_end(bench: Bench) -> None:
     assert lines[1].endswith("line 0")
     assert lines[-2].endswith("line 39999")
     assert sum("lines are left out here" in line for line in lines) == 1
+
+
+def test_who_loses_his_folder_ends(bench: Bench) -> None:
+    """A home that was removed must leave nothing behind that works on for nobody."""
+    run = bench.script(SLEEPS).start()
+    shell = run.said("there")
+    shutil.rmtree(bench.home.root)
+    assert run.code() == 0
+    assert all_gone([shell])
 
 
 def test_who_stages_too_much_is_ended(bench: Bench) -> None:

@@ -176,6 +176,8 @@ class RunContext:
             self._changed.clear()
             try:
                 write_status(self.paths.status_json, self._status, durable=False)
+            except FileNotFoundError:  # Why: somebody has removed the folder, and nobody will ask.
+                return True
             except OSError:
                 self._changed.set()
                 return False

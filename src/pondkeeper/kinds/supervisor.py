@@ -225,6 +225,8 @@ class Supervisor:
     def _look_around(self) -> None:
         """What nobody tells us: a cancellation by somebody who may not send us signals, and what was staged."""
         self._look_for_cancel()
+        if not self._paths.folder.exists():
+            self._end(Stop.CANCELLED, "the folder of the run was removed")
         limit_bytes = self._bounds["staging_limit_bytes"]
         if self._stop is None and _size_bytes(self._paths.staging) > limit_bytes:
             self._end(Stop.STAGED_TOO_MUCH, "more was staged than runs.staging_limit_bytes allows")
@@ -296,6 +298,8 @@ class Supervisor:
         while time.monotonic() < give_up_at:
             try:
                 self._write(durable=True)
+                return
+            except FileNotFoundError:  # Why: somebody has removed the folder, and nobody will ask.
                 return
             except OSError:  # Why: a disk that is full may have room in a minute, and without this the run would be lost.
                 time.sleep(LOOK_EVERY_S)
