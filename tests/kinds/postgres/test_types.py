@@ -60,7 +60,7 @@ COLUMNS: list[tuple[str, str, str, Values]] = [
     ("percent", "percent", "DECIMAL(5,2)", [("12.5", "12.50")]),
     ("nick", "nick", "VARCHAR", [("'ann'", "ann")]),
     ("whens", "when_at", "TIMESTAMP WITH TIME ZONE", [("'infinity'", "infinity")]),
-    ("tags", "text[]", "VARCHAR[]", [("ARRAY['a,b', '\"q\"', NULL, 'NULL', '', '{x}']", "a,b|\"q\"|∅|NULL||{x}"), ("'{}'", ""), ("'[0:1]={a,b}'", "a|b")]),
+    ("tags", "text[]", "VARCHAR[]", [("ARRAY['a,b', '\"q\"', NULL, 'NULL', '', '{x}']", 'a,b|"q"|∅|NULL||{x}'), ("'{}'", ""), ("'[0:1]={a,b}'", "a|b")]),
     ("grid", "int[][]", "INTEGER[][]", [("'{{1,NULL},{3,4}}'", "[[1, NULL], [3, 4]]"), ("'{}'", "[]")]),
     ("days", "date[]", "DATE[]", [("ARRAY['infinity', '0044-03-15 BC', '2024-01-01']::date[]", "[infinity, '0044-03-15 (BC)', 2024-01-01]")]),
     ("prices", "numeric(10,2)[]", "DECIMAL(10,2)[]", [("ARRAY[1.10, -2]", "[1.10, -2.00]")]),

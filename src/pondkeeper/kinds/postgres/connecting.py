@@ -38,6 +38,7 @@ SESSION: Final = {
 CONNECT_TIMEOUT_S: Final = 15
 BETWEEN_TRIES_S: Final = 1.0
 _ALIVE: Final = {"keepalives": "1", "keepalives_idle": "30", "keepalives_interval": "10", "keepalives_count": "3"}
+_TURNED_AWAY: Final = re.compile(r"FATAL:|no password supplied|certificate|invalid ")
 _COMING_BACK: Final = re.compile(
     r"starting up|shutting down|in recovery|not (yet )?accepting connections|too many clients|connection slots|too many connections", re.IGNORECASE
 )
@@ -91,7 +92,7 @@ def meant(message: str, sqlstate: str | None, *, is_connection: bool) -> SourceU
     if sqlstate:
         return SourceUnavailable(f"The source gave up: {message}") if sqlstate.startswith(_AWAY) else refused
     # Why by text: of a connection that did not come about libpq tells nothing else.
-    if is_connection and "FATAL:" in message and not _COMING_BACK.search(message):
+    if is_connection and _TURNED_AWAY.search(message) and not _COMING_BACK.search(message):
         return refused
     return SourceUnavailable(f"The source does not answer: {message}") if is_connection else refused
 

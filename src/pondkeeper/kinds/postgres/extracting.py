@@ -261,8 +261,12 @@ def _driver_error(text: str, sqlstate: str | None) -> SourceUnavailable | Source
     if state is None and (found := _SQLSTATE.search(text)):
         state = found[1]
     message = " ".join(re.sub(r"\s*Query was:.*", "", text.partition("[libpq] ")[2] or text, flags=re.DOTALL).split())
-    message = re.sub(r"^(Failed to \w+( query)?: |could not begin COPY: |ERROR: +)*", "", message)
-    return meant(message[:500], state, is_connection=state is None)
+    message = re.sub(r"^(Failed to \w+( query)?: |could not begin COPY: |Execution error \[\w+\]: |ERROR: +)*", "", message)[:500]
+    if state is None:
+        # Why by text: of what ends a stream the driver tells no more. FATAL and silence end the session, an ERROR does not.
+        has_passed = "ERROR:" not in text or "conflict with recovery" in text
+        return SourceUnavailable(f"The source gave up: {message}") if has_passed else SourceRefused(f"The source refuses: {message}")
+    return meant(message, state, is_connection=False)
 
 
 def _stream_error(error: PondkeeperError, piece: Piece) -> PondkeeperError:

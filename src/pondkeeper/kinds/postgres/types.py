@@ -211,7 +211,6 @@ def _staged(value: str, type_: str) -> str:
     return f"{value}::{type_}" if _IN_PARQUET.match(type_) else f"({value}::{type_})::{TEXT}"
 
 
-_TEXT_IN_LISTS: Final = ("UUID", "JSON")  # Arrow makes no list of these from Python's None, which the load asks of it
 _JSON_OF_ARRAY: Final = "array_to_json({value}::text[])::text"
 
 
@@ -219,8 +218,6 @@ def _list(kind: Kind, element: _Scalar, dimensions: int) -> _Scalar:
     """Lists of lists as deep as declared, through JSON of the texts of their elements."""
     brackets = "[]" * dimensions
     body, plain = f"{_VALUE}::JSON::VARCHAR{brackets}", element.of_text in {_VALUE, f"{_VALUE}::{element.staged}"}
-    if element.staged in _TEXT_IN_LISTS:
-        element = _Scalar(element.type, TEXT, element.select, element.decode, element.of_text)
     if plain and element.staged != TEXT:
         body = f"({body})::{element.staged}{brackets}"
     elif not plain:
