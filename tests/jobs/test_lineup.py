@@ -69,6 +69,14 @@ def test_a_pause_between_attempts_holds_up_nobody_else() -> None:
     assert found.job == "a"
 
 
+def test_a_clock_that_was_set_back_holds_up_nothing() -> None:
+    """A pause that would last for years is none that anybody has asked for."""
+    lineup = Lineup(max_running=1)
+    lineup.add(queued("a", 1, not_before=1e9))
+    assert lineup.next(now=10) is not None
+    assert lineup.next_due_at(now=10) is None
+
+
 def test_jobs_that_always_run_take_nobodys_place() -> None:
     """Else two captures of changes would keep every other job from running, for ever."""
     lineup = Lineup(max_running=1)

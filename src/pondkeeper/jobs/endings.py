@@ -64,6 +64,7 @@ def signal_supervisor(status: RunStatus) -> None:
     try:
         if started_at_ticks(status.pid) == status.pid_started_at:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            signal.pidfd_send_signal(descriptor, signal.SIGCONT)  # Why: somebody may have stopped it, and it would not hear.
     except (ProcessLookupError, PermissionError):  # Why: it has ended, or is another user's; it looks for the file by itself.
         return
     finally:

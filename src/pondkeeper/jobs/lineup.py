@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from pondkeeper.jobs.definition import PRIORITIES
 from pondkeeper.jobs.status import RunStatus
 
+LONGEST_PAUSE_S: Final = 3600.0
 _ORDER = {priority: place for place, priority in enumerate(PRIORITIES)}
 
 
@@ -60,12 +62,16 @@ class Lineup:
         busy = {status.job for status in self._running.values()}
         is_full = len(busy - endless) >= self.max_running
         for status in self.queued:
-            is_due = status.not_before is None or status.not_before <= now
-            if is_due and status.job not in busy and (status.job in endless or not is_full):
+            if _is_due(status, now) and status.job not in busy and (status.job in endless or not is_full):
                 return status
         return None
 
     def next_due_at(self, now: float) -> float | None:
         """When the next run comes whose time has not come yet."""
-        later = [status.not_before for status in self._queued.values() if status.not_before is not None and status.not_before > now]
+        later = [status.not_before for status in self._queued.values() if status.not_before is not None and not _is_due(status, now)]
         return min(later, default=None)
+
+
+def _is_due(status: RunStatus, now: float) -> bool:
+    """Whether its pause is over. One that is longer than any pause was made before the clock was set back."""
+    return status.not_before is None or status.not_before <= now or status.not_before > now + LONGEST_PAUSE_S
