@@ -68,7 +68,7 @@ def test_lines_come_at_each_change_and_then_more_and_more_seldom(capsys: pytest.
     lines.show(run_of(Phase.LOADING))
     lines.show(run_of(Phase.DONE))
     said = capsys.readouterr().err.splitlines()
-    assert [line for line in said if "of 100" in line] == [f"nightly: running: {second} of 100 rows" for second in (0, 2, 6, 14, 30)]
+    assert [line for line in said if "of 100" in line] == [f"nightly: running: {second} of 100 rows (5.0 s)" for second in (0, 2, 6, 14, 30)]
     assert [line.split(":")[1].strip() for line in said[-2:]] == ["loading", "done"]
 
 

@@ -93,14 +93,19 @@ class Bar:
         )
         self._progress: Progress = Progress(*columns, console=self._console, auto_refresh=False, transient=True)
         self._task: TaskID = self._progress.add_task("", said="", total=None)
+        self._of: tuple[str, int | None] = ("", None)
         self._run: Status = {}
         self._progress.start()
 
     def show(self, run: Status) -> None:
         self._run = run
-        self._progress.update(
-            self._task, description=f"{run['job']}: {phase_of(run)}", completed=run["done"], total=run["total"] or None, said=_said(run)
-        )
+        shown: dict[str, Any] = {"description": f"{run['job']}: {phase_of(run)}", "completed": run["done"], "said": _said(run)}
+        if self._of != (run["phase"], run["total"]):  # Why a new one: a bar that was full does not begin anew.
+            self._of = (run["phase"], run["total"])
+            self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(**shown, total=run["total"] or None)
+        else:
+            self._progress.update(self._task, **shown)
         self._progress.refresh()
 
     def line(self, text: str) -> None:
@@ -117,10 +122,10 @@ class Bar:
 
 
 def _said(run: Status, before: str = "") -> str:
-    """How far it is and for whom it waits; of one that does not say, for how long it has gone on."""
+    """How far it is, for whom it waits, and for how long it has gone on."""
     said = ", ".join(filter(None, (run["message"], progress_of(run), holder_of(run))))
-    if not said and run["phase"] not in FINAL and (elapsed_s := took_s(run)):
-        said = show_seconds(elapsed_s)
+    if run["phase"] not in FINAL and (elapsed_s := took_s(run)):
+        said += f" ({show_seconds(elapsed_s)})" if said else show_seconds(elapsed_s)
     return before + one_line(said) if said else ""
 
 
