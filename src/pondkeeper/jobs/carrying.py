@@ -148,7 +148,14 @@ class Carrier:
 
     async def _follow(self, status: RunStatus, process: subprocess.Popen[bytes] | None) -> None:
         paths = self._home.run(status.run_id)
-        await Follower(paths, process, self._progressed).ended()
+        follower = Follower(paths, process, self._progressed)
+        while True:
+            try:
+                await follower.ended()
+                break
+            except OSError as error:  # Why not further: no more descriptors, say, is no reason to end the keeper.
+                _log.error("a run cannot be seen right now", run=status.run_id, job=status.job, error=str(error))
+                await asyncio.sleep(TRY_AGAIN_S)
         await self._settled(status)
 
     def _progressed(self, status: RunStatus) -> None:
@@ -191,7 +198,10 @@ class Carrier:
         self._tell("run_finished", status)
         self.on_ended(status)
         self._wake.set()
-        await asyncio.to_thread(prune, self._home, self._settings)
+        try:
+            await asyncio.to_thread(prune, self._home, self._settings)
+        except OSError as error:
+            _log.error("old runs could not be removed", error=str(error))
 
     def _tell(self, event: str, status: RunStatus) -> None:
         log = _log.debug if event == "run_progress" else _log.info

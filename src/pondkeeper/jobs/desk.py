@@ -50,7 +50,7 @@ class JobsDesk:
 
     @staticmethod
     async def open(home: Home, settings: Settings, files: Files, emit: Emit) -> JobsDesk:
-        """The desk, with the jobs of the settings file. Raises JobInvalid, SettingInvalid and ControlUnavailable."""
+        """The desk, with the jobs of the settings file. Raises JobInvalid, SettingInvalid, ControlUnavailable and DatabaseReadOnly."""
         history = await History.open(home.control_db, settings.runs.keep_s)
         try:
             book = await JobBook.open(settings.file, history)
@@ -58,7 +58,11 @@ class JobsDesk:
             await history.close()
             raise
         desk = JobsDesk(home, settings, history, book, files, emit)
-        await desk.carrier.load()  # Why before anybody asks: who clicks again while a run goes on wants no second one.
+        try:
+            await desk.carrier.load()  # Why before anybody asks: who clicks again while a run goes on wants no second one.
+        except OSError as error:
+            await history.close()
+            raise unwritable(error) from error
         return desk
 
     async def start(self) -> None:

@@ -50,11 +50,12 @@ class Follower:
                 except TimeoutError:
                     continue
             process.poll()
+        except asyncio.CancelledError:
+            process.returncode = 0  # Why: it outlives us on purpose, which subprocess would warn of.
+            raise
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-            if process.returncode is None:
-                process.returncode = 0  # Why: it outlives us on purpose, which subprocess would warn of.
 
     async def _look(self) -> None:
         status = await asyncio.to_thread(status_in, self._paths.status_json)
