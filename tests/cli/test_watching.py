@@ -14,6 +14,7 @@ from pondkeeper.cli import watching
 from pondkeeper.cli.runs_shown import holder_of, phase_of, progress_of, took_s, what
 from pondkeeper.cli.watching import Bar, Lines, Watched
 from pondkeeper.jobs.status import Phase, RunStatus, status_json
+from tests.support.keeper import wait_until
 
 
 def run_of(phase: Phase = Phase.RUNNING, **values: Any) -> dict[str, Any]:
@@ -90,11 +91,21 @@ def test_a_bar_moves_and_is_wiped(monkeypatch: pytest.MonkeyPatch) -> None:
                 assert isinstance(watched._screen, Bar)
                 watched.take([{"run": run_of(done=500, total=1000)}, {"log": "a line\n"}, {}])
             terminal.flush()
-        shown = os.read(master, 1 << 16).decode()
+        os.set_blocking(master, False)
+        pieces: list[bytes] = []
+        wait_until(lambda: pieces.append(_read(master)) or b"".join(pieces).rstrip().endswith(b"\x1b[2K"), what="the wiping of the bar")
+        shown = b"".join(pieces).decode()
     finally:
         os.close(slave)
         os.close(master)
     assert "nightly: running" in shown
     assert "500 of 1,000 rows" in shown
     assert "a line" in shown
-    assert shown.rstrip().endswith("\x1b[2K"), "the bar is wiped"
+
+
+def _read(descriptor: int) -> bytes:
+    """What is there now; a terminal gives what was written to it in pieces."""
+    try:
+        return os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        return b""
