@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from pondkeeper.access.store import Store
 from pondkeeper.errors import DatabaseNotFound, JobInvalid
 from pondkeeper.jobs.book import JobBook
 from pondkeeper.jobs.clock import TRY_AGAIN_S, JobClock
 from pondkeeper.jobs.history import History
+from pondkeeper.jobs.records import Records
 from pondkeeper.jobs.status import Phase
 from tests.jobs.conftest import HandClock
 from tests.jobs.ended import ended
@@ -195,6 +197,15 @@ async def test_what_a_keeper_died_before_starting_is_started_by_the_next(house: 
     assert house.started == [("c", "after")]
 
 
+async def test_a_success_without_this_keeper_starts_what_comes_after(house: House) -> None:
+    """A run of the command line alone ends and is recorded by another process: the clock sees it in control.db."""
+    await house.open("[jobs.a]\n[jobs.b]\nafter = [\"a\"]")
+    with Store.open(house.history._store.path) as store:
+        Records(store).record(ended("a", at=house.clock.at), "", None, now=house.clock.at, keep_s=1e9)
+
+    assert await house.at("21T12:01") == [("b", "after")]
+
+
 async def test_successes_before_it_was_known_do_not_start_a_job(house: House) -> None:
     """Nor those while it was switched off."""
     await house.open("[jobs.a]")
@@ -244,6 +255,9 @@ async def test_a_broken_file_leaves_the_old_jobs(house: House) -> None:
     house.file.write_text('[jobs.a]\nkind = "comand"\n')
     assert await house.at("21T13:00") == [("a", "schedule")]
     assert isinstance(house.book.problem, JobInvalid)
+    problem = house.book.problem
+    await house.at("21T13:00:02")
+    assert house.book.problem is problem, "it is read, and complained of, once"
     assert house.book.problem.details["line"] == 2
     house.file.write_text("[jobs.a\n")
     await house.at("21T13:01")

@@ -50,7 +50,7 @@ def by_schedule(job: Job, mark: Mark, now: float) -> Verdict:
     due_at = next_due_at(job, mark)
     if due_at is None or due_at > now or job.schedule is None:
         return Verdict.NOT_DUE
-    if job.missed == ONCE or now - due_at <= LATE_S:
+    if job.missed == ONCE:
         return Verdict.RUN
     newest = next_after(job.schedule, now - LATE_S)
     return Verdict.RUN if newest is not None and newest <= now else Verdict.SKIP
