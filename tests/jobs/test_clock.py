@@ -199,7 +199,7 @@ async def test_what_a_keeper_died_before_starting_is_started_by_the_next(house: 
 
 async def test_a_success_without_this_keeper_starts_what_comes_after(house: House) -> None:
     """A run of the command line alone ends and is recorded by another process: the clock sees it in control.db."""
-    await house.open("[jobs.a]\n[jobs.b]\nafter = [\"a\"]")
+    await house.open('[jobs.a]\n[jobs.b]\nafter = ["a"]')
     with Store.open(house.history._store.path) as store:
         Records(store).record(ended("a", at=house.clock.at), "", None, now=house.clock.at, keep_s=1e9)
 
