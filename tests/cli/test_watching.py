@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pondkeeper.cli import watching
-from pondkeeper.cli.runs_shown import holder_of, phase_of, progress_of, took_s, what
+from pondkeeper.cli.runs_shown import holder_of, phase_of, print_run, progress_of, took_s, what
 from pondkeeper.cli.watching import Bar, Lines, Watched
 from pondkeeper.jobs.status import Phase, RunStatus, status_json
 from tests.support.keeper import wait_until
@@ -40,9 +40,9 @@ def test_how_far_it_is(values: dict[str, Any], said: str) -> None:
 
 def test_for_whom_it_waits() -> None:
     since = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
-    lease = {"holder": {"who": "dbt build", "pid": 12, "why": "nightly", "since": since}, "position": 2}
+    lease = {"holder": "dbt build (pid 12)", "why": "nightly", "since": since, "waiting_since": since, "position": 2}
     waiting = run_of(Phase.WAITING, lease=lease)
-    assert holder_of(waiting) == "dbt build has had it for 5 min (nightly), 2 before it"
+    assert holder_of(waiting) == "dbt build (pid 12) has had it for 5 min, for: nightly; 2 before it"
     assert phase_of(waiting) == "waits for the lease"
     assert "dbt build" in what(waiting)
     assert holder_of(run_of()) == ""
@@ -57,6 +57,28 @@ def test_what_went_wrong_and_what_comes() -> None:
     assert phase_of(run_of(Phase.QUEUED) | {"is_alive": False}) == "queued"
     assert took_s(run_of(Phase.DONE, started_at=100.0, finished_at=103.5)) == 3.5
     assert took_s(run_of(Phase.QUEUED, started_at=None)) is None
+
+
+def test_what_its_kind_has_to_tell(capsys: pytest.CaptureFixture[str]) -> None:
+    """Counts in a line, models and tests of dbt as a table, attempts that failed before."""
+    details = {
+        "outcomes": {"success": 1200, "error": 1},
+        "nodes": [{"name": "routes", "status": "success"}, {"name": "delays", "status": "error", "message": "no\tsuch column"}],
+        "tables_changed": ["main.routes", "main.delays"],
+        "failed_attempts": [{"attempt": 1, "code": "source_unavailable", "message": "It\nis away.", "ended_at": 1.0}],
+        "lost_at": [1.0],
+        "built_by": None,
+    }
+    print_run(run_of(Phase.DONE, details=details, tables={"main.routes": {"rows": 7, "size_bytes": 2000}}), print)
+    said = capsys.readouterr().out
+    for text in ("outcomes: success 1,200, error 1", "tables_changed: main.routes, main.delays", "attempt 1: It is away. [source_unavailable]"):
+        assert text in said
+    assert [line.split() for line in said.splitlines() if line.startswith(("routes", "delays"))] == [
+        ["routes", "success"],
+        ["delays", "error", "no\\tsuch", "column"],
+    ]
+    assert "lost_at" not in said
+    assert "built_by" not in said
 
 
 def test_lines_come_at_each_change_and_then_more_and_more_seldom(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from pondkeeper.cli.output import print_table
+from pondkeeper.cli.output import one_line, print_table
 from pondkeeper.cli.quantities import age_s, show_age, show_bytes, show_seconds
 from pondkeeper.jobs.status import FINAL, Phase
 
 Status = dict[str, Any]
 WORDS: Final = {Phase.WAITING.value: "waits for the lease"}
 MAX_TABLES: Final = 30
+OF_THE_ROOM: Final = frozenset({"failed_attempts", "lost_at"})  # not of its kind
 
 
 def print_runs(runs: Iterable[Status]) -> None:
@@ -79,14 +80,11 @@ def holder_of(run: Status) -> str:
     lease = run["lease"] or {}
     parts = []
     if holder := lease.get("holder"):
-        name = holder.get("who") if isinstance(holder, dict) else holder
-        since = (holder.get("since") if isinstance(holder, dict) else None) or lease.get("since")
-        why = (holder.get("why") if isinstance(holder, dict) else None) or lease.get("why")
-        parts.append(f"{name} has had it for {show_age(since)}" if since else f"{name} has it")
-        parts[0] += f" ({why})" if why else ""
+        parts.append(f"{holder} has had it for {show_age(lease['since'])}" if lease.get("since") else f"{holder} has it")
+        parts[0] += f", for: {lease['why']}" if lease.get("why") else ""
     if lease.get("position"):
         parts.append(f"{lease['position']} before it")
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
 def _later(run: Status) -> str:
@@ -116,6 +114,31 @@ def print_run(run: Status, echo: Any) -> None:
         print_table(("table", "rows", "size"), rows, numbers=(1, 2), whole=range(3))
         if len(tables) > MAX_TABLES:
             echo(f"  and {len(tables) - MAX_TABLES} more tables")
+    _print_details(run["details"], echo)
+
+
+def _print_details(details: dict[str, Any], echo: Any) -> None:
+    """What its kind has to tell: plain values in lines, lists of things as tables."""
+    for failed in details.get("failed_attempts") or ():
+        echo(f"  attempt {failed['attempt']}: {' '.join(str(failed['message']).split())} [{failed['code']}]")
+    for name, value in details.items():
+        if name in OF_THE_ROOM or value in (None, "", [], {}):
+            continue
+        if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+            columns = tuple(dict.fromkeys(key for each in value for key in each))
+            print_table(columns, [[each.get(column) for column in columns] for each in value[:MAX_TABLES]])
+            if len(value) > MAX_TABLES:
+                echo(f"  and {len(value) - MAX_TABLES} more {name}")
+        else:
+            echo(f"  {name}: {one_line(_plain(value))}")
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value[:MAX_TABLES])) + (", …" if len(value) > MAX_TABLES else "")
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _exit(run: Status) -> str:
