@@ -1,9 +1,11 @@
 """The campaign of jobs: runs under kills of everything that carries them out.
 
-    python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs] [--work FOLDER]
+    python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs|captures] [--work FOLDER]
 
 `runs`: jobs are triggered while their keeper, their supervisors and their programs are killed (1,000 kills; short: 12): every run
 that was told of ends and is done, never two of a job at a time, no process lives on. Positive controls: both are planted, and found.
+`captures`: a source's changes are followed for ever while the run, its supervisor, the keeper, its writer and the source are killed (200
+kills; short: 5): no reader sees half a transaction, and at the end source and database agree row by row. Controls as above.
 A line of JSON per finding on stdout, narration on stderr. Exit code 0: nothing was violated.
 """
 
@@ -11,11 +13,11 @@ from __future__ import annotations
 
 import sys
 
-from campaigns import runs
+from campaigns import captures, runs
 from campaigns.command_line import options_of, parser_of, play_chosen
 from campaigns.running import Part
 
-PARTS: dict[str, Part] = {"runs": runs.play}
+PARTS: dict[str, Part] = {"runs": runs.play, "captures": captures.play}
 
 
 def main(arguments: list[str] | None = None) -> int:
