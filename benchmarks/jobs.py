@@ -49,7 +49,7 @@ COLUMNS = {
     "weight": ("real", "i % 300 / 10.0"),
     "reference": ("uuid", "md5(i::text)::uuid"),
     "carrier": ("text", "'carrier ' || i % 12"),
-    "tracking": ("bigint", "i * 7919"),
+    "tracking": ("bigint", "i::bigint * 7919"),
     "attempts": ("integer", "i % 5"),
 }
 FILE_BYTES, WORKERS = 20_000, 16

@@ -22,9 +22,10 @@ _LATE = {
     "Pipeline": "pondkeeper.client.pipeline",
     "job": "pondkeeper.kinds.python.job",
     "read": "pondkeeper.local.reading",
+    "version_of": "pondkeeper.local.reading",
     "write": "pondkeeper.local.writing",
 }
-__all__ = ["Client", "JobContext", "Pipeline", "job", "read", "write"]
+__all__ = ["Client", "JobContext", "Pipeline", "job", "read", "version_of", "write"]
 
 
 def __getattr__(name: str) -> Any:

@@ -38,6 +38,7 @@ MODULES: Final = {
         "clone",
         "diff",
         "export",
+        "notebook",
         "key",
         "audit",
         "check",

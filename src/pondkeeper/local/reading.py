@@ -59,6 +59,15 @@ def read(
         time.sleep(POLL_S)
 
 
+def version_of(connection: Connection) -> int:
+    """The version of the snapshot that `read` has opened as this connection. Raises SnapshotNotFound for any other."""
+    [[file]] = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
+    folder = Path(file or "").parent.name
+    if not folder.isdigit():
+        raise SnapshotNotFound("This connection is to no snapshot.", remedy="Open one by `pondkeeper.read(…)`.")
+    return int(folder)
+
+
 def _open(paths: DatabasePaths, version: int, *, is_late: bool) -> Connection | None:
     """The open snapshot; None when it was retired between the look and the open, and there is time for another look."""
     from pondkeeper.engine.plain import open_plain_snapshot
