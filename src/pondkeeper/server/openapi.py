@@ -13,12 +13,13 @@ from pondkeeper.server.bodies import ExecuteBody, JobBody, NewKeyBody, PruneBody
 from pondkeeper.server.fetching import BlocksBody, PagesBody
 from pondkeeper.server.formats import CONTENT_TYPES
 from pondkeeper.server.gate import OPEN_PATHS
+from pondkeeper.server.load_shapes import LoadAnswer, LoadBody
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody, RestoreBody, JobBody)
+_BODIES: Final = (PagesBody, BlocksBody, QueryBody, ExecuteBody, NewKeyBody, VerifyBody, PruneBody, RestoreBody, JobBody, LoadBody)
 _ANSWERS: Final = (
     shapes.QueryAnswer,
     shapes.WriteAnswer,
@@ -54,6 +55,7 @@ _ANSWERS: Final = (
     job_shapes.RunBrief,
     job_shapes.JobShown,
     job_shapes.JobList,
+    LoadAnswer,
     shapes.Health,
 )
 _NO_SCHEMA: Final = {"type": "string", "format": "binary"}

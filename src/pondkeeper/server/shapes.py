@@ -135,7 +135,7 @@ class PlaceInLine(Struct):
     """A write or a program in the one line of a database."""
 
     place: Annotated[int, Meta(description="How many have their turn before it.")]
-    kind: Annotated[str, Meta(description="write, ingest, or lease for a program that waits with a ticket")]
+    kind: Annotated[str, Meta(description="write, ingest, load (of a job), or lease for a program that waits with a ticket")]
     id: Annotated[str | None, Meta(description="Of a write: DELETE /v1/queries/{id} cancels it.")]
     state: Annotated[str, Meta(description="waiting, running or committing")]
     priority: str | None
