@@ -176,6 +176,19 @@ async def test_a_secret_that_is_missing_waits_for_it(told: Told, hook: Hook, his
     assert hook.told == [("failure", "sync")]
 
 
+@pytest.mark.parametrize("url", ["http://[", "ftp://x.example", "x", "http://x\x7f.example/", "http://…\udcff/", "http://x.example:99999/", "//x"])
+async def test_what_is_no_address_is_no_end_of_the_keeper(
+    told: Told, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Whatever stands in the variable, or where no certificates can be read: a problem of this notice, tried again."""
+    monkeypatch.setenv("HOOK", url)
+    history.notify_of = lambda _: Notify("env:HOOK")
+    assert await told.run("sync", Phase.FAILED) == 1
+    monkeypatch.setenv("HOOK", "https://127.0.0.1:1/")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    assert await told.run("other", Phase.FAILED) == 2
+
+
 async def test_one_hook_that_hangs_does_not_hold_up_the_others(told: Told, hook: Hook, history: History, clock: HandClock) -> None:
     """Jobs are told beside each other; and it goes by itself as soon as something is recorded."""
     silent = socket.create_server(("127.0.0.1", 0))

@@ -139,9 +139,9 @@ async def send(notice: Waiting, notify: Notify | None) -> str | None:
         return error.message
     except TimeoutError:
         return f"{_host(notify)} did not answer within {TIMEOUT_S:g} s"
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, ValueError):
         return "the URL of the webhook is none"
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:  # Why OSError: certificates that cannot be read; it must not end the keeper.
         return f"{_host(notify)}: {type(error).__name__}"
     return None if 200 <= status < 300 else f"{_host(notify)} answered {status}"
 
