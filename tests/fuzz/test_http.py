@@ -47,7 +47,7 @@ NEEDS = {
     "POST /v1/databases/{name}/replication/blocks": "admin", "POST /v1/databases/{name}/replication/pages": "admin",
     "GET /v1/jobs": "whole", "GET /v1/jobs/{job}": "whole", "PATCH /v1/jobs/{job}": "admin", "POST /v1/jobs/{job}/runs": "writer",
     "POST /v1/jobs/{job}/accept-drift": "writer", "GET /v1/runs": "whole", "GET /v1/runs/{id}": "whole",
-    "DELETE /v1/runs/{id}": "writer", "GET /v1/runs/{id}/log": "writer",
+    "DELETE /v1/runs/{id}": "writer", "GET /v1/runs/{id}/log": "writer", "POST /v1/databases/{name}/loads": "writer",
 }  # fmt: skip
 SQL = st.sampled_from(
     ["SELECT 1", "FROM t", "FROM secret", "INSERT INTO t VALUES (1)", "DROP TABLE nobody", "SELECT * FROM range(10)", "", ";", "--",
