@@ -114,19 +114,26 @@ def test_what_cannot_be_followed_is_refused_before_the_source_suffers(sync: Sync
     assert sync.execute("SELECT count(*) FROM pg_publication") == [(0,)]
 
 
-def test_a_publication_of_somebody_elses_is_looked_at(sync: Sync) -> None:
-    sync.execute("CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); CREATE PUBLICATION theirs FOR TABLE t")
+def test_a_publication_of_somebody_elses_is_enough_for_a_role_that_owns_nothing(sync: Sync) -> None:
+    role = sync.server.role(f"{sync.source}_reader", "REPLICATION")
+    sync.settings["source"] = sync.server.socket_url(sync.source, role)
+    sync.execute(f"CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE u (id int PRIMARY KEY); GRANT SELECT ON t, u TO {role}")
+    with pytest.raises(SourceRefused, match="refuses to publish") as refused:
+        sync.run()
+    sync.execute(refused.value.remedy.split("`")[1])
+    theirs, slot = refused.value.remedy.split('"')[1], f"mine_{sync.source}"
+    sync.execute(f"ALTER PUBLICATION {theirs} DROP TABLE u")
     with pytest.raises(SourceRefused, match=r"does not have public\.u"):
-        sync.run(publication="theirs")
-    sync.execute("ALTER PUBLICATION theirs ADD TABLE u; ALTER PUBLICATION theirs SET (publish = 'insert')")
+        sync.run(publication=theirs)
+    sync.execute(f"ALTER PUBLICATION {theirs} ADD TABLE u; ALTER PUBLICATION {theirs} SET (publish = 'insert')")
     with pytest.raises(SourceRefused, match="leaves out some kinds"):
-        sync.run(publication="theirs")
-    sync.execute("ALTER PUBLICATION theirs SET (publish = 'insert, update, delete, truncate')")
-    sync.run(publication="theirs", slot="mine")
+        sync.run(publication=theirs)
+    sync.execute(f"ALTER PUBLICATION {theirs} SET (publish = 'insert, update, delete, truncate')")
+    sync.run(publication=theirs, slot=slot)
     sync.execute("INSERT INTO u VALUES (1)")
-    sync.run(publication="theirs", slot="mine")
+    sync.run(publication=theirs, slot=slot)
     assert sync.differing("u") == NOTHING
-    assert sync.slot()[0] == "mine"
+    assert sync.slot()[0] == slot
 
 
 def test_what_is_missing_is_noticed_and_copied(sync: Sync) -> None:

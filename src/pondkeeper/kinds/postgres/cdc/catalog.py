@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import psycopg
+
 from pondkeeper.errors import SourceRefused
 from pondkeeper.kinds.postgres.cdc.lsn import parse_lsn
 from pondkeeper.kinds.postgres.cdc.messages import Relation
 from pondkeeper.kinds.postgres.cdc.state import Column
-from pondkeeper.kinds.postgres.connecting import Connection, answering, quoted
+from pondkeeper.kinds.postgres.connecting import Connection, answering, quoted, said
 from pondkeeper.kinds.postgres.describing import PARTITIONED, TABLE
 from pondkeeper.kinds.postgres.planning import TablePlan
 
@@ -168,14 +170,24 @@ def ensure_publication(connection: Connection, name: str, tables: Sequence[str],
         if found is None:
             if not is_ours:
                 raise SourceRefused(f"There is no publication {name!r}.", remedy=f"CREATE PUBLICATION {quoted(name)} FOR TABLE {listed}")
-            connection.execute(f"CREATE PUBLICATION {quoted(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)")
+            _as_owner(connection, f"CREATE PUBLICATION {quoted(name)} FOR TABLE {listed} WITH (publish_via_partition_root = true)")
             return True
         if is_ours:
             if has != set(tables):
-                connection.execute(f"ALTER PUBLICATION {quoted(name)} SET TABLE {listed}")
+                _as_owner(connection, f"ALTER PUBLICATION {quoted(name)} SET TABLE {listed}")
             return False
     _refuse_publication(name, all_kinds=found[0], missing=sorted(set(tables) - has), filtered=filtered)
     return False
+
+
+def _as_owner(connection: Connection, sql: str) -> None:
+    try:
+        connection.execute(sql.encode())
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SourceRefused(
+            f"The source refuses to publish the tables: {said(error)}.",
+            remedy=f"Have their owner type `{sql};`, and name the publication with `publication` in the job.",
+        ) from error
 
 
 _PUBLISHED: Final = "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s"
