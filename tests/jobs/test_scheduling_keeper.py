@@ -64,6 +64,7 @@ def runs(keeper: KeeperProcess, job: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.fault
+@pytest.mark.timeout(240)  # two starts of a keeper and some twelve runs of jobs
 def test_a_keeper_keeps_its_schedules_through_mistakes_and_a_kill(tmp_path: Path, hook: Hook) -> None:
     """Jobs run by the clock and after each other; a broken file changes nothing; after kill -9 it goes on; hooks are told."""
     mended = tmp_path / "mended"
