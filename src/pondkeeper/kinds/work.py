@@ -5,6 +5,7 @@ Loads the module of the kind and lets it run. What it prints is the log; what it
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     status = status_in(paths.status_json)
     if status is None:
         raise RunLost(private="no status")
+    plan = dataclasses.replace(plan, attempt=status.attempt, trigger=status.trigger)  # Why: plan.json stays as the first attempt was planned
     status.phase = Phase.RUNNING
     status.started_at = status.started_at or time.time()
     context = RunContext(plan, status, hide=_teller(secrets_fd))
