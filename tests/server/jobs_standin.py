@@ -28,6 +28,7 @@ class Desk:
         settings = CommandSettings(command=("/secret/place/program",))
         self._jobs = {name: Job(name, "command", database, settings) for name, database in jobs}
         self.asked_by: list[str] = []
+        self.remembered: dict[str, dict[str, Any]] = {}  # runs that have no folder any more
 
     def jobs(self) -> list[Job]:
         return list(self._jobs.values())
@@ -52,6 +53,8 @@ class Desk:
 
     async def run(self, run_id: str) -> dict[str, Any]:
         status = read_status(self.home.root, run_id)
+        if status is None and run_id in self.remembered:
+            return dict(self.remembered[run_id])
         if status is None:
             raise RunNotFound
         return status_json(status)

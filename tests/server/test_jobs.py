@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import pytest
 from pondkeeper.access.audit_reading import Filter, records
 from pondkeeper.client import Client
 from pondkeeper.errors import JobNotFound, RunCancelled, RunFailed, RunNotFound, SourceUnavailable
-from pondkeeper.jobs.status import Phase
+from pondkeeper.jobs.status import Phase, status_json
 from tests.server.conftest import MakeServed, Served
 from tests.server.jobs_standin import Desk
 from tests.support.keeper import wait_until
@@ -184,6 +185,16 @@ def test_a_log_is_read_from_anywhere_and_as_it_grows(served: Served, desk: Desk)
             desk.change(run, phase=Phase.FAILED)
         assert b"".join(heard) == b"line 19999\nlast\n"
         assert not errors
+
+
+def test_a_run_whose_folder_has_gone_is_as_history_has_it(served: Served, desk: Desk) -> None:
+    status = desk.make("ours", Phase.FAILED)
+    desk.remembered[status.run_id] = {**status_json(status), "log_end": "its last line\n"}
+    shutil.rmtree(desk.log_file(status.run_id).parent)
+    with client_of(served) as client:
+        assert client.jobs.status(status.run_id) == status_json(status)
+        assert b"".join(client.jobs.log(status.run_id, follow=True)) == b"its last line\n"
+        assert client.jobs.cancel(status.run_id)["phase"] == "failed"
 
 
 def test_waiting_ends_with_what_became_of_the_run(served: Served, desk: Desk) -> None:
