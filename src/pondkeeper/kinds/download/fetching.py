@@ -131,8 +131,9 @@ class Fetcher:
     def _pour(self, response: httpx.Response, part: int, hashes: list[Any], size_bytes: int) -> int:
         """Write the body into the part; its size in the end."""
         self._refuse_size(size_bytes + _length(response))
+        is_short = 0 < _length(response) < LEAST_RESUMED_BYTES  # it is not worth breaking off
         for block in response.iter_bytes() if "content-encoding" in response.headers else response.iter_raw():
-            if self._stopping.is_set():
+            if self._stopping.is_set() and not is_short:
                 raise Stopped
             size_bytes += len(block)
             self._refuse_size(size_bytes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import secrets
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -74,8 +75,8 @@ class _Downloads:
         if not sql.strip():
             return None
         plan, settings = self._context.plan, self._settings
-        # Why the attempt: another one may have other rows in its first batch.
-        identity = f"{plan.run_id}/{plan.attempt}/{relation}"
+        # Why a new one each time: another attempt has other rows in its first batch, and must not pass for this one.
+        identity = f"{plan.run_id}/{plan.attempt}-{secrets.token_hex(4)}/{relation}"
         types = {**self._staged.columns, **more}
         execute = self._context.warehouse.execute
         return Batch(

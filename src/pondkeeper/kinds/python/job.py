@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pondkeeper.errors import JobInvalid, PondkeeperError, RunFailed
 from pondkeeper.kinds.batching import EVERY_S, SIZE, Batch
 from pondkeeper.kinds.mapping import Mapped, map_in_threads
-from pondkeeper.kinds.python.stage import Stage
+from pondkeeper.kinds.python.stage import SeenState, Stage
 
 if TYPE_CHECKING:
     from pondkeeper.engine.plain import Connection
@@ -58,6 +59,9 @@ class JobContext:
         """A folder of the run's own, which is removed at its end. Parquet in it can be loaded by `stage`."""
         self.stopping: threading.Event = run.stopping
         self._run = run
+        # Why a new one each time: another attempt's first write is another one, and must not pass for this attempt's.
+        self._identity = f"{run.plan.run_id}/{run.plan.attempt}-{token_hex(4)}"
+        self._seen = SeenState()
         self._secrets = dict(secrets)
         self._batches: list[Batch] = []
         self._failures: list[Mapped[Any, Any]] = []
@@ -78,8 +82,12 @@ class JobContext:
         return self._run.warehouse.query(sql, parameters, at_least=at_least)
 
     def state(self) -> dict[str, Any] | None:
-        """What the last `stage` of this job that gave a state has left, committed with its rows; None before the first."""
-        return self._run.warehouse.state()
+        """What the last `stage` of this job that gave a state has left, committed with its rows; None before the first.
+
+        A later stage of this attempt that gives a state is only loaded while the job's state is still that one: what a killed
+        attempt had sent may come in between, and is then not done twice.
+        """
+        return self._seen.note(self._run.warehouse.state())
 
     # Writing
 
@@ -97,7 +105,7 @@ class JobContext:
         however it ends.
         """
         with self._lock:
-            identity = f"{self.run_id}/{self.attempt}/batch-{len(self._batches) + 1}"
+            identity = f"{self._identity}/batch-{len(self._batches) + 1}"
             batch = Batch(self._run.warehouse.execute, sql, identity=identity, size=size, every_s=every_s)
             self._batches.append(batch)
         return batch
@@ -112,7 +120,7 @@ class JobContext:
         with self._lock:
             self._stages += 1
             name = f"stage-{self.attempt}-{self._stages}"
-        return Stage(self._run.warehouse, self.staging, name, identity=f"{self.run_id}/{self.attempt}/{name}", note=self._run.table)
+        return Stage(self._run.warehouse, self.staging, name, identity=f"{self._identity}/{name}", note=self._run.table, seen=self._seen)
 
     # Working
 

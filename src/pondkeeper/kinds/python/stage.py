@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pondkeeper.errors import InvalidRequest
@@ -14,6 +14,19 @@ from pondkeeper.kinds import steps
 
 if TYPE_CHECKING:
     from pondkeeper.kinds.warehouse import Loaded, Warehouse
+
+
+class SeenState:
+    """The state that the job goes on from: the one that it has read, or has committed since."""
+
+    def __init__(self) -> None:
+        self.expected: Mapping[str, Any] | EllipsisType | None = ...
+        """As `Warehouse.load` takes it; `...`: the job has not asked, and whatever it is will do."""
+
+    def note(self, state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The job has seen this."""
+        self.expected = state
+        return state
 
 
 class Stage:
@@ -25,7 +38,14 @@ class Stage:
     """
 
     def __init__(
-        self, warehouse: Warehouse, folder: Path, name: str, *, identity: str, note: Callable[[str, int, int], None]
+        self,
+        warehouse: Warehouse,
+        folder: Path,
+        name: str,
+        *,
+        identity: str,
+        note: Callable[[str, int, int], None],
+        seen: SeenState,
     ) -> None:
         self.loaded: Loaded | None = None
         """What became of it, once it is loaded: `version`, `rows` by table, `held_s`, `waited_s`, `changes`."""
@@ -34,6 +54,7 @@ class Stage:
         self._name = name
         self._identity = identity
         self._note = note
+        self._seen = seen
         self._steps: list[steps.Step] = []
         self._state: Mapping[str, Any] | None = None
         self._size_bytes: dict[str, int] = {}
@@ -97,7 +118,12 @@ class Stage:
         """
         if self.loaded is not None:
             raise InvalidRequest("This stage is loaded already.", remedy="Begin another one: `ctx.stage()`.")
-        self.loaded = self._warehouse.load(self._steps, identity=identity or self._identity, state=self._state)
+        expected = self._seen.expected if self._state is not None else ...
+        self.loaded = self._warehouse.load(
+            self._steps, identity=identity or self._identity, state=self._state, expected=expected
+        )
+        if self._state is not None:
+            self._seen.note(dict(self._state))
         for table, rows in self.loaded.rows.items():
             self._note(table, rows, self._size_bytes.get(table, 0))
         return self.loaded
