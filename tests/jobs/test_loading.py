@@ -130,6 +130,8 @@ COMMAND = '[jobs.a]\nkind = "command"\ncommand = ["x"]\n'
         (COMMAND + "notify = {}", 4, ["needs `url`"]),
         (COMMAND + "notify = 7", 4, ["is a table"]),
         ('[jobs.a]\nkind = "comand"', 2, ["did you mean 'command'"]),
+        ('[jobs.a]\nkind = "dtb"', 2, ["did you mean 'dbt'"]),
+        ('[jobs.a]\nkind = "command"\ncomand = ["x"]', 3, ["did you mean `command`"]),
         ('[jobs.a]\nkind = "qqqqqqq"', 2, ["command, dbt, dlt"]),
         ('[jobs.a]\nschedule = "@daily"', 1, ["needs `kind`"]),
         ('[jobs.a]\nkind = "command"', 1, ["needs `command`"]),

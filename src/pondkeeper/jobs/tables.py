@@ -47,10 +47,10 @@ class Tables:
             return None
         known = places(kind)
         count = len(self.problems)
-        names = self._names(known, table, key, hints)
+        names, meant = self._names(known, table, key, hints)
         values = {place.name: self._value(place, table[name], f"{key}.{name}") for name, place in names.items()}
         for place in known.values():
-            if place.is_required and place.name not in values:
+            if place.is_required and place.name not in values and not {place.name, place.short} & meant:
                 self.refuse(key, f"`{key}` needs `{place.short or place.name}`: {place.leaf.help}")
         if len(self.problems) > count:
             return None
@@ -59,10 +59,13 @@ class Tables:
             self.refuse(f"{key}.{name}" if name else key, message)
         return made if len(self.problems) == count else None
 
-    def _names(self, known: dict[str, Place], table: Mapping[str, Any], key: str, hints: Iterable[str]) -> dict[str, Place]:
-        """The keys of the table with the leaf that each means."""
+    def _names(
+        self, known: dict[str, Place], table: Mapping[str, Any], key: str, hints: Iterable[str]
+    ) -> tuple[dict[str, Place], set[str | None]]:
+        """The keys of the table with the leaf that each means, and what was probably meant by those that mean none."""
         short = {place.short: place for place in known.values() if place.short}
         found: dict[str, Place] = {}
+        meant: set[str | None] = set()
         for name, value in table.items():
             place = known.get(name) or (short.get(name) if isinstance(value, str) else None)
             if place in found.values():
@@ -72,14 +75,16 @@ class Tables:
             elif name in short:
                 self.refuse(f"{key}.{name}", _without_unit(f"{key}.{name}", short[name]))
             else:
-                self._refuse_unknown(f"{key}.{name}", [*known, *short, *hints])
-        return found
+                meant.add(self._refuse_unknown(f"{key}.{name}", [*known, *short, *hints]))
+        return found, meant - {None}
 
-    def _refuse_unknown(self, key: str, known: list[str]) -> None:
+    def _refuse_unknown(self, key: str, known: list[str]) -> str | None:
+        """Note the problem; the key that was probably meant."""
         table, _, name = key.rpartition(".")
         near = nearest(name, known)
         shown = name[:80] if name[:80].isprintable() else ascii(name[:80])
         self.refuse(key, f"there is no `{shown}` in `{table}`" + (f"; did you mean `{near}`?" if near else ""))
+        return near
 
     def _value(self, place: Place, value: Any, key: str) -> Any:
         try:

@@ -66,6 +66,8 @@ def leaves() -> dict[str, Leaf]:
 
 def nearest(name: str, names: list[str]) -> str | None:
     """The one of `names` that `name` was probably meant to be; None when nothing is near."""
+    if swapped := [known for known in names if sorted(known) == sorted(name)]:
+        return swapped[0]
     same_key = [known for known in names if known.rpartition(".")[2] == name.rpartition(".")[2]]
     found = difflib.get_close_matches(name[:100], same_key or names, n=1, cutoff=0.0 if same_key else 0.4)
     return found[0] if found else None
