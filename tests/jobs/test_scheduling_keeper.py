@@ -97,7 +97,7 @@ def test_a_keeper_keeps_its_schedules_through_mistakes_and_a_kill(tmp_path: Path
         assert hook.told == [("failure", "bad")], "the series goes on, and was told"
         mended.touch()
         wait_until(lambda: hook.told == [("failure", "bad"), ("recovery", "bad")], what="the webhook of the recovery")
-        assert done(keeper, "tock") == before, "a job that was switched off stays so"
+        assert done(keeper, "tock") <= before + 1, "a job that was switched off stays so; one may have been on its way"
         listed = json.loads(pondkeeper("job", "history", "bad", "--json", "--home", str(keeper.home.root)).stdout)
         assert hook.url not in json.dumps(listed)
     assert "s3cret" not in keeper.log()

@@ -445,7 +445,7 @@ class RunSettings:
     )
     keep: int = setting(1000, "Runs whose folder (log, status) is kept; older ones go.", minimum=1, maximum=1_000_000)
     keep_s: float = setting(
-        30 * DAY_S, "How long runs are remembered, and their folders kept.", unit="s", minimum=60, maximum=100 * 400 * DAY_S
+        30 * DAY_S, "How long runs are remembered (at most 10,000 of a job), and their folders kept.", unit="s", minimum=60, maximum=100 * 400 * DAY_S
     )
     max_log_bytes: int = setting(
         64 * MIB, "Largest log of a run; of what comes after it only the end is kept.", unit="bytes", minimum=64 * KIB, maximum=TIB
