@@ -88,7 +88,7 @@ def test_dbt_rebuilds_beside_clients_and_a_notebook(
         assert int(visitor.find(r"version (\d+)")) > opened
 
     runs = client.jobs.runs("rebuild")
-    assert {run["phase"] for run in runs} <= {"done", "queued", "starting", "running", "waiting_for_lease", "loading", "extracting"}
+    assert [run["error"] for run in runs if run["phase"] in ("failed", "cancelled")] == []
     assert set().union(*(each.errors for each in asking)) == set()
     assert len(set().union(*(each.answers for each in asking))) == 1
     assert client.query("SELECT count(*) FROM analytics.carrier_days").scalar() > 0
