@@ -148,6 +148,35 @@ def test_so_many_at_once_and_the_others_by_priority(jobs: Jobs) -> None:
     assert jobs.ended(busy[0]).phase == "cancelled"
 
 
+def test_what_becomes_of_a_run_is_told_as_it_happens(jobs: Jobs) -> None:
+    """Who listens hears of its queueing, its start, its progress and its end, in this order."""
+    kinds = ("run_queued", "run_started", "run_progress", "run_finished")
+    told: list[dict[str, Any]] = []
+
+    def listen() -> None:
+        for event in jobs.keeper.local_client(timeout_s=60.0).events(kinds=kinds):
+            told.append(event)
+            if event["kind"] == "run_finished" and event["job"] == "patient":
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(listen)
+        # Why again and again: nobody can see from here when the listener is let in.
+        wait_until(lambda: told or (jobs.ended(jobs.run("hurried")) and None), what="an event")
+        run_id = jobs.run("one")
+        jobs.there(run_id)
+        wait_until(lambda: any(each["kind"] == "run_progress" and each["run_id"] == run_id for each in told), what="progress")
+        jobs.go.touch()
+        jobs.ended(run_id)
+        wait_until(lambda: any(each["kind"] == "run_finished" and each["run_id"] == run_id for each in told), what="its end")
+        jobs.run("patient")
+        listening.result(60)
+    kinds_told = [each["kind"] for each in told if each["run_id"] == run_id]
+    assert sorted(set(kinds_told), key=kinds_told.index) == list(kinds)
+    last = next(each for each in told if each["run_id"] == run_id and each["kind"] == "run_finished")
+    assert (last["job"], last["phase"], last["exit_code"], last["database"]) == ("one", "done", 0, "shop")
+
+
 def test_what_waits_is_cancelled_at_once(jobs: Jobs) -> None:
     """And is never started."""
     busy = [jobs.run("one"), jobs.run("two")]
