@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from pondkeeper.engine import holding
 from pondkeeper.engine.functions import refuse_forbidden
 from pondkeeper.engine.holding import HeldLock, holds_lock
 from pondkeeper.engine.opening import WriterConfig, open_database
@@ -70,6 +71,28 @@ def writer(tmp_path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Path]]:
     connection.execute("CREATE TABLE t (i INTEGER)")
     yield connection, path
     connection.close()
+
+
+class Gappy:
+    """The table of locks as a busy machine gives it: some reads miss lines."""
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.reads = 0
+
+    def read_text(self) -> str:
+        self.reads += 1
+        return "" if self.reads <= self.missing else Path("/proc/locks").read_text()
+
+
+def test_a_lock_that_one_look_misses_is_looked_for_again(
+    writer: tuple[duckdb.DuckDBPyConnection, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives its table in pieces, and a line may be in none of them; one that is in no look at all is gone."""
+    _, path = writer
+    for missing, held in ((0, True), (1, True), (holding.LOOKS - 1, True), (holding.LOOKS, False)):
+        monkeypatch.setattr(holding, "_LOCKS", Gappy(missing))
+        assert holds_lock(str(path)) is held
 
 
 def test_the_kernel_tells_whether_the_lock_is_held(writer: tuple[duckdb.DuckDBPyConnection, Path]) -> None:

@@ -33,6 +33,7 @@ from pondkeeper.local.known import serving_home
 from pondkeeper.local.loading import Patience, load_alone
 from pondkeeper.local.reading import read
 from pondkeeper.local.snapshotting import has_everything, snapshot_of_now
+from pondkeeper.snapshots.listing import newest_version
 
 if TYPE_CHECKING:
     from pondkeeper.engine.plain import Connection
@@ -41,6 +42,7 @@ KEEPER_BACK_S: Final = 10.0
 LOST_FOR_S: Final = 600.0
 READ_WAIT_S: Final = 120.0
 PUBLISH_WAIT_S: Final = 600.0
+PUBLISHED_WITHIN_S: Final = 30.0
 _LEAST_PAUSE_S: Final = 0.05
 _MOST_PAUSE_S: Final = 1.0
 _GONE: Final = "the keeper is gone, and the next one is waited for"
@@ -148,6 +150,14 @@ class Reach:
                 continue
             self.owes_a_snapshot = False
             return version
+
+    def await_version(self, version: int, waiting: Waiting) -> None:
+        """Wait until the keeper has published a version; not for long, since it does so anyway."""
+        give_up_at = time.monotonic() + PUBLISHED_WITHIN_S
+        while newest_version(self._paths) < version and time.monotonic() < give_up_at:
+            if self._keeper() is None or waiting.is_given_up():
+                return
+            time.sleep(_LEAST_PAUSE_S / 5)
 
     def _published_alone(self, waiting: Waiting) -> int:
         snapshot = snapshot_of_now(

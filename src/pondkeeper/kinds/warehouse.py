@@ -87,6 +87,7 @@ class Warehouse:
         self._numbers = itertools.count(1)
         self._maker = secrets.token_hex(4)
         self._lock = threading.Lock()
+        self._newest = 0
 
     # Reading
 
@@ -158,6 +159,7 @@ class Warehouse:
             if not plan.is_automatic:
                 self._journal.settle(answer["version"])
             waiting.held_s, waiting.version = answer["held_s"], answer["version"]
+            self._newest = max(self._newest, answer["version"])
         return Loaded(
             version=answer["version"],
             rows=plan.rows(answer["counts"]),
@@ -208,10 +210,13 @@ class Warehouse:
             raise
 
     def close(self) -> None:
-        """Publish what this run has written and nobody has published, where no keeper does that. Raises PondkeeperError."""
-        if self._reach.owes_a_snapshot:
-            with Waiting(self._watcher) as waiting:
+        """See to it that what this run has written can be read: who is told that it is done looks next. Raises PondkeeperError."""
+        with Waiting(self._watcher) as waiting:
+            if self._reach.owes_a_snapshot:
+                waiting.tell(None, "the snapshot of what was written", None, 0)
                 waiting.version = self._reach.publish(waiting)
+            else:
+                self._reach.await_version(self._newest, waiting)
 
     @contextmanager
     def _turns(self) -> Iterator[None]:
