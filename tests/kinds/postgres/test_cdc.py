@@ -101,15 +101,19 @@ def test_tables_join_later_and_leave(sync: Sync) -> None:
     sync.execute("INSERT INTO later VALUES (2); DELETE FROM t WHERE id = 1")
     sync.run(exclude=["later"])
     assert sync.rows("FROM later") == [(1,)]
+    sync.run(exclude=["later"])
     sync.execute("INSERT INTO later VALUES (3)")
+    sync.run(exclude=["later"])  # nothing happens here, and the source is told that this was not needed
     sync.run()
     assert sync.differing("later") == sync.differing("t") == NOTHING
 
 
 def test_what_cannot_be_followed_is_refused_before_the_source_suffers(sync: Sync) -> None:
     sync.execute("CREATE TABLE bare (id int); CREATE TABLE mute (id int PRIMARY KEY); ALTER TABLE mute REPLICA IDENTITY NOTHING")
-    with pytest.raises(SourceRefused, match=r"public\.bare: it has no primary key.*public\.mute: it has REPLICA IDENTITY NOTHING"):
+    sync.execute("CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE heir () INHERITS (parent)")
+    with pytest.raises(SourceRefused, match=r"public\.bare: it has no primary key.*public\.mute: it has REPLICA IDENTITY NOTHING") as refused:
         sync.run()
+    assert "public.parent: other tables inherit from it" in refused.value.message
     sync.execute("INSERT INTO bare VALUES (1); UPDATE bare SET id = 2")  # published, it would be refused
     assert sync.execute("SELECT count(*) FROM pg_publication") == [(0,)]
 

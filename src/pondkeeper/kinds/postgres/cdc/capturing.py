@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -116,16 +117,9 @@ class Capture:
         slot = free_slot(self._context, connection, name, connection.info.dbname)
         with ReplicationConnection(self._address, self._context.stopping) as replication:
             identity = replication.identify()
-            fit = fitting(stored, slot, identity, self._seen, published=was_published)
-            if fit.state is not None and fit.state.slot == name:
-                # Why without the others: nobody follows them any more; should they come back, they are copied.
-                here = self._here()
-                kept = {
-                    table: captured
-                    for table, captured in fit.state.tables.items()
-                    if table in tables and tables[table].plan.target.replace('"', "").lower() in here
-                }
-                return replace(fit.state, tables=kept)
+            fit = fitting(stored, slot, identity, self._seen, name=name, published=was_published)
+            if fit.state is not None:
+                return self._without_strangers(fit.state, tables)
             refuse_to_begin_anew(fit, settings.when_slot_lost)
             if fit.reason:
                 self._context.say(f"the tables are copied again: {fit.reason}")
@@ -134,6 +128,21 @@ class Capture:
                 return State(identity.system, name, slot.confirmed, {})  # whoever made it, nothing of it is here yet
             position = make_slot(self._context, replication, connection, name)
         return State(identity.system, name, position, {})
+
+    def _without_strangers(self, state: State, tables: Mapping[str, LoggedTable]) -> State:
+        """The state without tables that the job does not name any more, and those that are not here: they would be copied.
+
+        Committed at once, as from here on the source is told that their changes are not needed.
+        """
+        here = self._here()
+        targets = {name: table.plan.target.replace('"', "").lower() for name, table in tables.items()}
+        kept = {name: captured for name, captured in state.tables.items() if targets.get(name) in here}
+        if len(kept) == len(state.tables):
+            return state
+        after = replace(state, tables=kept)
+        identity = f"{self._context.plan.run_id}/{secrets.token_hex(4)}/tables"
+        self._warehouse.load([], identity=identity, state=after.to_json())
+        return after
 
     def _here(self) -> set[str]:
         """The tables of the database."""

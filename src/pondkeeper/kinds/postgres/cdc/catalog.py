@@ -24,7 +24,8 @@ SELECT c.oid, c.relpersistence::text,
        (SELECT array_agg(DISTINCT l.identity) FROM (
            SELECT c.relreplident::text AS identity WHERE c.relkind <> 'p' UNION ALL
            SELECT p.relreplident::text FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid
-            WHERE c.relkind = 'p' AND t.isleaf) l)
+            WHERE c.relkind = 'p' AND t.isleaf) l),
+       c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = c.oid)
 FROM pg_class c WHERE c.oid = ANY(%s)
 """
 _COLUMNS: Final = """
@@ -56,6 +57,7 @@ class LoggedTable:
 
     plan: TablePlan
     is_logged: bool
+    has_heirs: bool
     identities: frozenset[str]
     columns: tuple[LoggedColumn, ...]
 
@@ -81,6 +83,8 @@ class LoggedTable:
         """Why changes of it cannot be followed. Publishing such a table makes every UPDATE at the source fail."""
         if not self.is_logged:
             return "it is UNLOGGED or temporary, so that its changes are in no log; ALTER TABLE … SET LOGGED"
+        if self.has_heirs:
+            return "other tables inherit from it, and their changes come by their own names"
         if "n" in self.identities:
             return "it has REPLICA IDENTITY NOTHING; ALTER TABLE … REPLICA IDENTITY DEFAULT, or FULL where it has no primary key"
         if self.plan.table.relation not in {TABLE, PARTITIONED}:
@@ -135,7 +139,7 @@ def with_logs(connection: Connection, plans: Iterable[TablePlan]) -> dict[str, L
         about = connection.execute(_COLUMNS, [list(by_oid)]).fetchall()
     filled = {(oid, name): was_filled for oid, name, is_generated, was_filled in about if not is_generated}
     found = {}
-    for oid, persistence, identities in rows:
+    for oid, persistence, identities, has_heirs in rows:
         plan = by_oid[oid]
         wanted = {mapped.column for mapped in plan.columns}
         columns = tuple(
@@ -143,7 +147,7 @@ def with_logs(connection: Connection, plans: Iterable[TablePlan]) -> dict[str, L
             for each in plan.table.columns
             if (oid, each.name) in filled and each.name in wanted
         )
-        found[plan.table.full_name] = LoggedTable(plan, persistence == "p", frozenset(identities or ()), columns)
+        found[plan.table.full_name] = LoggedTable(plan, persistence == "p", has_heirs, frozenset(identities or ()), columns)
     return found
 
 

@@ -218,7 +218,8 @@ class Follower:
     def _confirm(self, replication: ReplicationConnection, gatherer: Gatherer, *, wants_answer: bool = False) -> None:
         """Say up to where everything is safe: what is loaded, and what was looked through behind it."""
         position = self.state.position
-        if self._is_idle(gatherer) and self._seen > position:
+        # Why not with tables that are to be copied: what was left out of them lies behind what is committed.
+        if self._is_idle(gatherer) and self._seen > position and not self._shaping.to_copy:
             if self._seen > self._noted:
                 self._seen_file.note(self.state.slot, position, self._seen)
                 self._noted = self._seen

@@ -44,10 +44,15 @@ class Fit:
     reason: str = ""
 
 
-def fitting(state: State | None, slot: Slot | None, identity: Identity, seen: Seen, *, published: bool) -> Fit:
-    """Whether the changes behind the state come through the slot, all of them. `published`: the publication was there."""
+def fitting(state: State | None, slot: Slot | None, identity: Identity, seen: Seen, *, name: str, published: bool) -> Fit:
+    """Whether the changes behind the state come through the slot of that `name`, all of them.
+
+    `published`: whether the publication was there.
+    """
     if state is None:
         return Fit(None)
+    if state.slot != name:
+        return Fit(None, f"the slot is {name!r} now, and was {state.slot!r}, which is not used any more: drop it at the source")
     if state.system != identity.system:
         return Fit(None, "the source is another server than before")
     if slot is None:
