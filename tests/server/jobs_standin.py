@@ -70,8 +70,9 @@ class Desk:
     async def enable(self, name: str, enabled: bool) -> None:
         (self.off.discard if enabled else self.off.add)(name)
 
-    async def accept_drift(self, name: str) -> None:
+    async def accept_drift(self, name: str) -> list[dict[str, Any]]:
         self.accepted.append(name)
+        return [{"digest": "d", "table": "main.t", "changes": ["new column c"], "asked_at": 1.0}]
 
     def log_file(self, run_id: str) -> Path:
         return log_file(self.home.root, run_id)

@@ -226,7 +226,7 @@ def test_the_client_does_all_that_there_is(served: Served, desk: Desk) -> None:
         assert client.jobs.get("ours")["last"]["run_id"] == first["run_id"]
         assert [each["run_id"] for each in client.jobs.runs("ours")] == [first["run_id"]]
         assert client.jobs.runs(before=first["run_id"]) == []
-        client.jobs.accept_drift("ours")
+        assert client.jobs.accept_drift("ours")[0]["changes"] == ["new column c"]
         assert desk.accepted == ["ours"]
         assert client.jobs.list()["problem"] is None
         with pytest.raises(JobNotFound):

@@ -179,8 +179,14 @@ def disable(job: str, target: Target) -> None:
     examples=(example("take the source's new columns over with the next run", "pondkeeper job accept crm && pondkeeper job run crm"),),
 )
 @job_argument
+@json_option
 @target_options
-def accept(job: str, target: Target) -> None:
-    """Let a change of the source through that a job with `drift = "ask"` was refused for: exactly that one, in its next run."""
-    JobPlace(target).accept_drift(job)
-    say(f"the next run of {job} takes the change over")
+def accept(job: str, as_json: bool, target: Target) -> None:
+    """Let the change of the source through that a job with `drift = "ask"` was refused for: exactly that one, in its next run."""
+    accepted = JobPlace(target).accept_drift(job)
+    if as_json:
+        print_json(accepted)
+        return
+    for each in accepted:
+        click.echo(f"{each['table']}: {'; '.join(each['changes'])}")
+    say(f"the next run of {job} takes this over")

@@ -62,9 +62,9 @@ class JobPlace:
             lambda home: _local().enable(home, name, enabled=enabled),
         )
 
-    def accept_drift(self, name: str) -> None:
-        """Let a change of the source through."""
-        self._done(lambda jobs: jobs.accept_drift(name), lambda home: _local().accept_drift(home, name))
+    def accept_drift(self, name: str) -> list[dict[str, Any]]:
+        """Let changes of the source through: which."""
+        return self._done(lambda jobs: jobs.accept_drift(name), lambda home: _local().accept_drift(home, name))
 
     def cancel(self, run_id: str) -> Status:
         """Tell a run to end."""

@@ -47,9 +47,9 @@ class Jobs:
         """Switch a job off, also for after a restart; `run` still runs it."""
         return dict(self._transport.call("PATCH", _job(job), body={"enabled": False}))
 
-    def accept_drift(self, job: str) -> dict[str, Any]:
-        """Let the change of the source through that the last run of a job with `drift = "ask"` was refused for."""
-        return dict(self._transport.call("POST", f"{_job(job)}/accept-drift"))
+    def accept_drift(self, job: str) -> Statuses:
+        """Let the changes of the source through that a job with `drift = "ask"` was refused for: of which `table`, which `changes`."""
+        return list(self._transport.call("POST", f"{_job(job)}/accept-drift")["accepted"])
 
     def runs(self, job: str | None = None, *, limit: int = 100, before: str | None = None) -> Statuses:
         """Runs, the youngest first: those that wait, go on, and have ended."""

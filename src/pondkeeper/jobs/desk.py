@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -127,9 +128,9 @@ class JobsDesk:
         await self.history.set_enabled(self.book.get(name).name, enabled)
         self.clock.look_soon()
 
-    async def accept_drift(self, name: str) -> None:
-        """Let the next run of the job take over the change that its last one asked about. Raises PondkeeperError."""
-        await asyncio.to_thread(accept, self._home, self.book.get(name).name)
+    async def accept_drift(self, name: str) -> list[dict[str, Any]]:
+        """Let the next run of the job take over the changes that its last one asked about: which. Raises PondkeeperError."""
+        return [dataclasses.asdict(each) for each in await asyncio.to_thread(accept, self._home, self.book.get(name).name)]
 
     # Runs
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,11 @@ def cancel(home: Home, run_id: str) -> Status:
     return status_json(cancel_run(home.root, run_id, f"pid {os.getpid()}"))
 
 
-def accept_drift(home: Home, name: str) -> None:
-    """Let the change of the source through that the job asked about. Raises PondkeeperError."""
+def accept_drift(home: Home, name: str) -> list[dict[str, Any]]:
+    """Let the changes of the source through that the job asked about: which. Raises PondkeeperError."""
     from pondkeeper.jobs.drift import accept
 
-    accept(home, job_named(_jobs(home), name).name)
+    return [asdict(each) for each in accept(home, job_named(_jobs(home), name).name)]
 
 
 def enable(home: Home, name: str, *, enabled: bool) -> None:

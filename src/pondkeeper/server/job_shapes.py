@@ -89,6 +89,21 @@ class JobShown(Struct):
     notify: Annotated[dict[str, Any] | UnsetType | None, Meta(description="Whom it tells. For administrators, of one job.")] = UNSET
 
 
+class Drift(Struct):
+    """A change of a table that a run was refused for."""
+
+    table: str
+    changes: list[str]
+    digest: Annotated[str, Meta(description="Names exactly this change.")]
+    asked_at: Annotated[float, Meta(description="Seconds since 1970.")]
+
+
+class DriftAccepted(Struct):
+    """What the next run of the job may change."""
+
+    accepted: list[Drift]
+
+
 class JobList(Struct):
     """The jobs that the key may see."""
 

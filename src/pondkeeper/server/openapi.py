@@ -55,6 +55,8 @@ _ANSWERS: Final = (
     job_shapes.RunBrief,
     job_shapes.JobShown,
     job_shapes.JobList,
+    job_shapes.Drift,
+    job_shapes.DriftAccepted,
     LoadAnswer,
     shapes.Health,
 )

@@ -10,7 +10,7 @@ from pondkeeper.access.authorize import Action, authorize, is_allowed
 from pondkeeper.server.answers import Answer
 from pondkeeper.server.bodies import Decoder, JobBody
 from pondkeeper.server.context import Context
-from pondkeeper.server.job_shapes import JobList, JobShown, RunShown
+from pondkeeper.server.job_shapes import DriftAccepted, JobList, JobShown, RunShown
 from pondkeeper.server.jobs_seen import desk_of, job_of
 from pondkeeper.server.openapi import gives, takes
 from pondkeeper.server.scopes import caller_of, client_of, entry_of, sees_private
@@ -70,13 +70,12 @@ def _add_running(router: APIRouter, context: Context) -> None:
         "/v1/jobs/{job}/accept-drift",
         summary="Let a change of the source through",
         response_model=None,
-        responses=gives(JobShown, "The next run takes the change over that the last one asked about."),
+        responses=gives(DriftAccepted, "The next run takes these changes over."),
     )
     async def accept_drift(request: Request, job: str) -> Answer:
-        """Of a job with `drift = "ask"`: exactly the change that its last run was refused for."""
+        """Of a job with `drift = "ask"`: exactly what its last run was refused for."""
         desk, found = job_of(context, request.scope, job, Action.JOB_RUN)
-        await desk.accept_drift(found.name)
-        return Answer(await desk.describe(found.name, with_settings=sees_private(request.scope)))
+        return Answer({"accepted": await desk.accept_drift(found.name)})
 
 
 def _add_enabling(router: APIRouter, context: Context) -> None:
