@@ -357,7 +357,7 @@ class SchemaDrifted(RequestRefused):
 
     code = "schema_drifted"
     http_status = 409
-    default_remedy = 'Look at the change that the message names; `drift = "allow"` takes such changes over.'
+    default_remedy = 'Look at the change that the message names; `drift = "allow"` takes such changes over, `pondkeeper job accept JOB` just this one where it is "ask".'
 
 
 class JobStateChanged(RequestRefused):
