@@ -119,9 +119,21 @@ class Dbt:
                 built = Built(bool(said["built"]), said["why"], said["chosen"])
             else:
                 self._note(said)
-        built.exit_code = self._end()
+        built.exit_code = self._ended(deadline)
         self._context.check_stopping()
         return built
+
+    def _ended(self, deadline: float | None) -> int:
+        """The exit code. It may take its time: DuckDB folds the WAL into the file when dbt closes it. Raises RunTimedOut."""
+        try:
+            return self._process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise self._timed_out() from None
+
+    def _timed_out(self) -> RunTimedOut:
+        self._process.send_signal(signal.SIGTERM)
+        remedy = "Let it build less in one run (`select`), or raise `max_hold` of the job."
+        return RunTimedOut("dbt has had the database for the most that it may, and was ended.", remedy=remedy)
 
     def _note(self, said: dict[str, Any]) -> None:
         if "ended" in said:
@@ -134,8 +146,7 @@ class Dbt:
         """What dbt says next; None when it has ended. Raises RunTimedOut at the deadline."""
         while b"\n" not in self._buffer:
             if deadline is not None and time.monotonic() >= deadline:
-                self._end(at_once=True)
-                raise RunTimedOut("dbt has had the database for the most that it may, and was ended.")
+                raise self._timed_out()
             try:
                 data = self._socket.recv(LINE_BYTES)
             except TimeoutError:
@@ -149,10 +160,8 @@ class Dbt:
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def _end(self, *, at_once: bool = False) -> int:
-        """The exit code; a process that does not end by itself is ended."""
-        if at_once:
-            self._process.send_signal(signal.SIGTERM)
+    def _end(self) -> int:
+        """The exit code of a process that has nothing to do any more; one that does not end by itself is ended."""
         try:
             return self._process.wait(END_WITHIN_S)
         except subprocess.TimeoutExpired:

@@ -83,6 +83,7 @@ class Sync:
 
     def _look(self) -> None:
         """Begin with a shadow of what the newest snapshot shows."""
+        self._context.warehouse.state()  # Why: it waits until the snapshot has what this job has written.
         try:
             source = self._context.warehouse.read()
         except SnapshotNotFound:  # nothing was ever written: there is nothing to be seen
