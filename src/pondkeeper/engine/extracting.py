@@ -1,4 +1,4 @@
-"""Rows that come from elsewhere as a stream of Arrow, made into staged Parquet: cast by the engine, a row group at a time."""
+"""Rows that come from elsewhere as a stream of Arrow, made into staged Parquet: cast by the engine, a batch at a time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import duckdb
+import pyarrow.parquet as pq
 
 from pondkeeper.engine.catalog import literal
 from pondkeeper.engine.faults import translated
 
-ROW_GROUP_ROWS: Final = 122_880  # that of a table: what is loaded fits without being cut
-_ROW_GROUP_BYTES: Final = "128MB"
+_LEAST_ROWS: Final = 2_048
+_MOST_ROWS: Final = 61_440
+_BATCH_BYTES: Final = 32 * 1024 * 1024
+# Why Arrow's writer, and without dictionaries: a third less processor time than the engine's own (for 1 M rows × 20
+# columns 0.6 s against 0.9). The file lives for seconds; it must be quick to write and to read, not small.
+_PARQUET: Final[dict[str, Any]] = {"compression": "lz4", "use_dictionary": False, "write_statistics": False}
 _SOURCE: Final = "source"
 
 
@@ -35,23 +40,33 @@ class Stager:
             "SET enable_external_access = false",
             "SET enable_progress_bar = false",
             "SET python_enable_replacements = false",
+            "SET arrow_lossless_conversion = true",  # Why: a UUID stays one, and JSON
             "SET preserve_insertion_order = false",  # Why: rows of a stream have no order, and to keep one costs a third
             "SET GLOBAL TimeZone = 'UTC'",
             "SET lock_configuration = true",
         ):
             self._connection.execute(statement)
 
-    def stage(self, reader: Any, columns: list[tuple[str, str]], file: Path) -> int:
-        """Write the rows of an Arrow stream to the file, as `(name, SQL over the stream's columns)` says; how many there were."""
+    def stage(self, reader: Any, columns: list[tuple[str, str]], file: Path, row_bytes: int) -> int:
+        """Write the rows of an Arrow stream to the file, as `(name, SQL over the stream's columns)` says; how many there were.
+
+        `row_bytes`: about how large a row is, for batches that fit into memory.
+        """
+        batch_rows = min(max(_BATCH_BYTES // max(row_bytes, 1), _LEAST_ROWS), _MOST_ROWS)
         selected = ", ".join(f"{value} AS {_quoted(name)}" for name, value in columns)
-        options = f"FORMAT parquet, COMPRESSION lz4_raw, ROW_GROUP_SIZE {ROW_GROUP_ROWS}, ROW_GROUP_SIZE_BYTES '{_ROW_GROUP_BYTES}'"
+        count = 0
         with self._cursor() as cursor, translated():
             cursor.register(_SOURCE, reader)
             try:
-                copied = cursor.execute(f"COPY (SELECT {selected} FROM {_SOURCE}) TO {literal(str(file))} ({options})").fetchall()
+                # Trap: on 2.0 `execute(…).to_arrow_reader()` keeps the whole result in memory first.
+                made = cursor.sql(f"SELECT {selected} FROM {_SOURCE}").to_arrow_reader(batch_rows)
+                with pq.ParquetWriter(file, made.schema, **_PARQUET) as writer:
+                    for batch in made:
+                        writer.write_batch(batch)
+                        count += batch.num_rows
             finally:
                 cursor.unregister(_SOURCE)
-        return int(copied[0][0])
+        return count
 
     def end(self) -> None:
         """Interrupt whatever is being staged, and let nothing begin any more."""

@@ -13,11 +13,12 @@ from pondkeeper.kinds.postgres.connecting import Connection, answering, quoted
 
 TABLE, PARTITIONED, VIEW, MATERIALIZED, FOREIGN = "r", "p", "v", "m", "f"
 _WILD: Final = "*?["
+_ROW_BYTES: Final = 2_000
 _NO_ARRAYS: Final = ("int2vector", "oidvector")
 
 _RELATIONS: Final = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, c.relispartition, greatest(c.reltuples, 0)::bigint, c.relpages,
-       CASE WHEN c.relkind IN ('r', 'm') THEN coalesce(pg_relation_size(c.oid), 0) ELSE 0 END
+       CASE WHEN c.relkind IN ('r', 'm') THEN coalesce(pg_table_size(c.oid), 0) ELSE 0 END
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_(toast|temp)' AND c.relpersistence <> 't'
 ORDER BY n.nspname, c.relname
@@ -84,6 +85,11 @@ class SourceTable:
     def full_name(self) -> str:
         """`schema.table`, as settings name it."""
         return f"{self.schema}.{self.name}"
+
+    @property
+    def row_bytes(self) -> int:
+        """About how large a row is, what is stored beside it counted in; a guess where nothing is known."""
+        return self.size_bytes // self.rows if self.rows and self.size_bytes else _ROW_BYTES
 
     @property
     def sql(self) -> str:

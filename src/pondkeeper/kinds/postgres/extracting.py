@@ -237,7 +237,7 @@ def stage_piece(session: Session, stager: Stager, piece: Piece) -> int:
     """Copy one piece into its file; how many rows there were. Raises SourceUnavailable, SourceRefused, RunCancelled."""
     try:
         with session.copying(piece.sql) as reader:
-            return stager.stage(reader, piece.decoded, piece.file)
+            return stager.stage(reader, piece.decoded, piece.file, piece.table.row_bytes)
     except QueryCancelled:
         raise RunCancelled from None
     except (SourceUnavailable, SourceRefused):
