@@ -178,3 +178,16 @@ def test_arguments_and_resources_of_a_source(tmp_path: Path) -> None:
     (tmp_path / "two.py").write_text(TWO)
     chosen = source_of(DltSettings(source="two.py:pair", arguments='{"size": 2}', resources=("b",)), tmp_path)
     assert list(chosen) == [{"b": 0}, {"b": 1}]
+
+
+def test_secrets_of_dlt_are_hidden(tmp_path: Path) -> None:
+    """Every text in `.dlt/secrets.toml`, however deep, is kept out of the log; no such file is no error."""
+    from pondkeeper.kinds.dlt.source import hide_secrets
+
+    hidden: list[str] = []
+    hide_secrets(tmp_path, hidden.append)
+    assert hidden == []
+    (tmp_path / ".dlt").mkdir()
+    (tmp_path / ".dlt" / "secrets.toml").write_text('a = "one"\n[sources.github]\ntoken = "two"\nmore = ["three", 4]\n')
+    hide_secrets(tmp_path, hidden.append)
+    assert hidden == ["one", "two", "three"]
