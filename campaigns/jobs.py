@@ -1,11 +1,13 @@
 """The campaign of jobs: runs under kills of everything that carries them out.
 
-    python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs|captures] [--work FOLDER]
+    python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs|captures|schedules] [--work FOLDER]
 
 `runs`: jobs are triggered while their keeper, their supervisors and their programs are killed (1,000 kills; short: 12): every run
 that was told of ends and is done, never two of a job at a time, no process lives on. Positive controls: both are planted, and found.
 `captures`: a source's changes are followed for ever while the run, its supervisor, the keeper, its writer and the source are killed (200
 kills; short: 5): no reader sees half a transaction, and at the end source and database agree row by row. Controls as above.
+`schedules`: jobs run by the clock, after each other and tell a webhook, while the keeper is killed and its settings file spoilt (200
+kills; short: 3): the history has what ran, once; no success is without what comes after it; each failure and recovery is told in order.
 A line of JSON per finding on stdout, narration on stderr. Exit code 0: nothing was violated.
 """
 
@@ -13,11 +15,11 @@ from __future__ import annotations
 
 import sys
 
-from campaigns import captures, runs
+from campaigns import captures, runs, schedules
 from campaigns.command_line import options_of, parser_of, play_chosen
 from campaigns.running import Part
 
-PARTS: dict[str, Part] = {"runs": runs.play, "captures": captures.play}
+PARTS: dict[str, Part] = {"runs": runs.play, "captures": captures.play, "schedules": schedules.play}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.keeper import program_environment
 
-CONTROLS = {"runs": 2, "captures": 2}
+CONTROLS = {"runs": 2, "captures": 2, "schedules": 4}
 BUDGET_S = "60"
 
 

@@ -20,7 +20,7 @@ from pondkeeper.jobs.notifying import FIRST_WAIT_S, GIVE_UP_S, Notifier, deliver
 from pondkeeper.jobs.status import Phase
 from tests.jobs.conftest import HandClock
 from tests.jobs.ended import ended
-from tests.jobs.hook import Hook
+from tests.support.hook import Hook
 from tests.support.keeper import wait_until
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.hook import Hook
+from tests.support.hook import Hook
 from tests.support.keeper import KeeperProcess, pondkeeper, wait_until
 
 TOML = """
