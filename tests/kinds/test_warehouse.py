@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from pondkeeper.errors import (
+    DatabaseBusy,
     DatabaseMissing,
     Forbidden,
     InvalidRequest,
@@ -121,6 +122,8 @@ def test_a_program_has_its_turn(bench: Bench) -> None:
         with duckdb.connect(str(turn.file)) as connection:
             connection.execute(f"CREATE TABLE {table} AS SELECT 42 AS x")
         assert bench.watched.phases[-1] == "holding"
+        with pytest.raises(DatabaseBusy, match="wait for itself"):
+            bench.warehouse.execute("SELECT 1")
     [(held_s, version)] = bench.watched.held
     assert held_s > 0
     assert bench.warehouse.query(f"SELECT x FROM {table}", at_least=version) == [(42,)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import shutil
@@ -142,12 +143,22 @@ def _link(file: Path, home: Home, place: Path) -> str:
     if len(inside) < 2 or inside[1] != STAGING:
         raise InvalidRequest("A file of the load lies in no staging folder of a run of this keeper.", private=str(file))
     try:
-        os.link(folder / file.name, place, follow_symlinks=False)
+        is_plain = stat.S_ISREG((folder / file.name).lstat().st_mode)
+        _link_or_copy(folder / file.name, place)
     except FileNotFoundError as error:
         raise InvalidRequest("A file of the load is not there.", private=str(file)) from error
-    if not stat.S_ISREG(place.lstat().st_mode):
+    if not (is_plain and stat.S_ISREG(place.lstat().st_mode)):
         raise InvalidRequest("A file of the load is no plain file.", private=str(file))
     return str(place)
+
+
+def _link_or_copy(file: Path, place: Path) -> None:
+    try:
+        os.link(file, place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        shutil.copyfile(file, place, follow_symlinks=False)  # another file system, or another user's file
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

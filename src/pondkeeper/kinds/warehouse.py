@@ -88,6 +88,7 @@ class Warehouse:
         self._maker = secrets.token_hex(4)
         self._lock = threading.Lock()
         self._newest = 0
+        self._has_lease = False
 
     # Reading
 
@@ -145,6 +146,10 @@ class Warehouse:
         must_be = None if isinstance(expected, EllipsisType) else Expected(dict(expected) if expected is not None else None)
         accepted = drift.accepted(self._home, self._job)
         plan = LoadPlan.from_wire(made(self._job, identity, steps, state, accepted, must_be).to_wire())
+        if self._has_lease:
+            raise DatabaseBusy(
+                "The run would wait for itself: it has the lease.", remedy="Load before the `with` of the lease, or after it."
+            )
         with self._turns(), Waiting(self._watcher) as waiting:
             waiting.tell(None, None, None, 0)
             noted = self._journal.version()
@@ -190,12 +195,14 @@ class Warehouse:
         with Waiting(self._watcher) as waiting:
             waiting.tell(None, None, None, 0)
             self._take(lease, waiting)
+            self._has_lease = True
             began_at, before = time.monotonic(), file_state(self.paths.file)
             waiting.holding()
             try:
                 yield Turn(self.paths.file, lease.fileno(), max_hold_s)
             finally:
                 waiting.held_s = time.monotonic() - began_at
+                self._has_lease = False
                 has_changed = file_state(self.paths.file) != before
                 lease.release()
                 if has_changed:

@@ -158,7 +158,8 @@ def _insist_on_acceptance(step: RowsStep, changes: list[Change], accepted: Colle
     if step.drift == "ask" and digest in accepted:
         return
     shown = "; ".join(texts[:_SHOWN]) + ("; …" if len(texts) > _SHOWN else "")
-    details = {"digest": digest} if step.drift == "ask" else {}
-    raise SchemaDrifted(
-        f"The rows for {step.table!r} are not as the table is: {shown}.", table=step.table, changes=texts, **details
-    )
+    message = f"The rows for {step.table!r} are not as the table is: {shown}."
+    if step.drift != "ask":
+        raise SchemaDrifted(message, table=step.table, changes=texts)
+    remedy = '`pondkeeper job accept NAME` lets just this through in the next run; `drift = "allow"` everything.'
+    raise SchemaDrifted(message, remedy=remedy, table=step.table, changes=texts, digest=digest)
