@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -143,8 +144,9 @@ def with_rows(
     for place, name in enumerate(names):
         values = [row.get(name) for row in rows]
         kind = types[name] if types is not None else _type_of(name, values)
-        parameters[f"{relation}_{place}"] = [None if value is None else _text(value) for value in values]
-        columns.append(f"unnest(CAST(${relation}_{place} AS {kind}[])) AS {_quoted(name)}")
+        # Trap: a list of 500 values as a parameter takes DuckDB 1.5 30 ms, seven of them 200 ms; one JSON text does not.
+        parameters[f"{relation}_{place}"] = json.dumps([None if value is None else _text(value) for value in values])
+        columns.append(f"unnest(CAST(from_json(${relation}_{place}, '[\"VARCHAR\"]') AS {kind}[])) AS {_quoted(name)}")
     if not columns:
         raise InvalidRequest("A row of a batch has no columns.", remedy="Name them: `batch.add(id=1, name='x')`.")
     return _with(sql, f"{relation} AS (SELECT {', '.join(columns)})"), parameters
