@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pondkeeper.errors import RunCancelled, SchemaDrifted, SourceRefused, SourceUnavailable
+from pondkeeper.jobs import drift
 from pondkeeper.kinds.context import RunContext
 from tests.kinds.postgres.capturing import NOTHING, Sync
 from tests.support.keeper import KeeperProcess, wait_until
@@ -91,6 +92,11 @@ def test_columns_that_come_go_or_change_are_followed(sync: Sync) -> None:
     sync.execute("ALTER TABLE t ADD COLUMN z int; INSERT INTO t VALUES (7, 'z')")
     with pytest.raises(SchemaDrifted):
         sync.run(drift="freeze")
+    with pytest.raises(SchemaDrifted):
+        sync.run(drift="ask")
+    drift.accept(sync.home, sync.job)
+    sync.run(drift="ask")
+    assert sync.differing(columns="id, a, bee, z") == NOTHING
 
 
 def test_tables_join_later_and_leave(sync: Sync) -> None:
