@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pondkeeper.files.paths import Home
 
 LOOK_EVERY_S: Final = 0.2
+FIRST_PAUSE_S: Final = 0.03  # Why so short: many runs are over in a moment, and somebody waits for each.
 NOBODY_S: Final = 30.0
 
 Status = dict[str, Any]
@@ -86,6 +87,7 @@ def follow(home: Home, run_id: str, *, log: bool = False, warn: Callable[[str], 
     """
     view = RunView(home, run_id, log=log)
     alone_since: float | None = None
+    pause_s = FIRST_PAUSE_S
     while True:
         yield from view.news()
         assert view.status is not None
@@ -99,7 +101,8 @@ def follow(home: Home, run_id: str, *, log: bool = False, warn: Callable[[str], 
         elif time.monotonic() - alone_since > NOBODY_S:
             raise RunLost("Nobody carries the run out, and no keeper runs that would.", remedy="Start the keeper: it goes on with it.")
         yield {}
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(pause_s)
+        pause_s = min(LOOK_EVERY_S, pause_s * 1.25)
 
 
 def log(home: Home, run_id: str, *, follow_: bool = False, lines: int | None = None) -> Iterator[bytes]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_LISTED: Final = 10_000
 MOST_LOOKED_AT: Final = 10_000
 FOLLOWED_CLOSELY: Final = 32
+FIRST_PAUSE_S: Final = 0.03  # Why so short: many runs are over in a moment, and somebody waits for each.
 OFFSET: Final = b"pondkeeper-log-offset"
 _TEXT: Final = [(b"content-type", b"text/plain; charset=utf-8"), NO_STORE, NO_SNIFF, (b"x-accel-buffering", b"no")]
 _LINES: Final = [(b"content-type", b"application/x-ndjson"), NO_STORE, NO_SNIFF, (b"x-accel-buffering", b"no")]
@@ -158,8 +159,12 @@ class _Follower:
         await self._send(scope, send, [*_TEXT, (OFFSET, b"%d" % offset)], pieces)
 
     def _may_go_on(self, scope: Scope) -> Callable[[], Awaitable[bool]]:
+        pause_s = FIRST_PAUSE_S
+
         async def may_go_on() -> bool:
-            await asyncio.sleep(LOOK_EVERY_S * max(1.0, self._context.seats.count / FOLLOWED_CLOSELY))
+            nonlocal pause_s
+            await asyncio.sleep(pause_s * max(1.0, self._context.seats.count / FOLLOWED_CLOSELY))
+            pause_s = min(LOOK_EVERY_S, pause_s * 1.25)
             return not self._context.is_stopping and await is_still_let_in(self._context, scope)
 
         return may_go_on
