@@ -305,6 +305,23 @@ def test_without_a_next_keeper_a_run_takes_its_own_turn(start_keeper: StartKeepe
     assert again.scalar() == 12
 
 
+@pytest.mark.fault
+def test_the_writer_may_die_in_the_middle(served: KeeperProcess) -> None:
+    """kill -9 of the keeper's writer while it carries a load out: its successor does so, from the beginning, once."""
+    bench = Bench(served.database, job="survivor")
+    slow = Run("INSERT INTO survivor.t SELECT max(hash(i)) % 7 FROM range(400000000) t(i)", table="survivor.t")
+    with ThreadPoolExecutor(1) as pool:
+        step = Replace("survivor.t", numbers(bench, 0, 10), types={"id": "UBIGINT"})
+        loading = pool.submit(bench.warehouse.load, [step, slow], identity="1", state={"at": 1})
+        wait_until(lambda: "holding" in bench.watched.phases, what="the load's turn")
+        os.kill(served.writer_pid(), signal.SIGKILL)
+        assert not loading.done()
+        loaded = loading.result(timeout=80)
+    assert loaded.rows == {"survivor.t": 11}
+    assert bench.warehouse.query("SELECT count(*) FROM survivor.t", at_least=loaded.version) == [(11,)]
+    assert bench.warehouse.state() == {"at": 1}
+
+
 LOADER = """
 import sys, threading
 from pathlib import Path
