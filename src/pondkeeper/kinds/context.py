@@ -73,7 +73,10 @@ class RunContext:
             message = f"The job {self.plan.job.name} has no database."
             raise JobInvalid(message, remedy='Give it one: `database = "…"`.')
         paths = DatabasePaths(file=self.plan.database_file, home=self.plan.home)
-        return Warehouse(paths, job=self.plan.job.name, run_id=self.plan.run_id, staging=self.staging, watcher=self)
+        job = self.plan.job
+        return Warehouse(
+            paths, job=job.name, run_id=self.plan.run_id, staging=self.staging, watcher=self, priority=job.priority
+        )
 
     def phase(self, phase: Phase, message: str = "") -> None:
         """What the run is at from now on; `done` and `total` begin anew."""
