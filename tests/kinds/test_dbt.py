@@ -109,6 +109,14 @@ def test_runs_that_are_due_together_are_one_build(keeper: KeeperProcess, project
     assert keeper.client().query("SELECT sum(n)::INTEGER FROM marts.doubled", at_least=one.versions[-1]).scalar() == 20
 
 
+def test_a_python_without_dbt_is_said(keeper: KeeperProcess, project: Path) -> None:
+    """Where dbt is not installed the run says which extra is missing, and nobody has waited for the database."""
+    bare = Path(sys.executable).resolve()  # Why: without its environment it has no packages.
+    status = run_job(keeper.target, "dbt", project=str(project), python=str(bare)).status()
+    assert status.error is not None
+    assert (status.error["code"], status.held_s) == ("extra_missing", 0)
+
+
 def wish(folder: Path, run_id: str, *select: str, dead: tuple[str, ...] = ()) -> Together:
     return Together(folder, run_id, select, lambda run: run not in dead)
 

@@ -34,6 +34,7 @@ from pondkeeper.kinds.dlt.source import hide_secrets, source_of
 
 STAGING = "_staging"
 LONGEST_MESSAGE = 500
+UNREACHABLE = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
 STATE_TABLES = {"_dlt_version": "true", "_dlt_loads": "true", "_dlt_pipeline_state": "pipeline_name = ?"}
 
 
@@ -152,26 +153,28 @@ class Sync:
     # What went wrong
 
     def _told(self, error: BaseException) -> PondkeeperError:
-        """What ended the run, out of what dlt has wrapped around it."""
-        chain = list(_chain(error))
-        for each in chain:
-            if isinstance(each, SchemaDrifted) and self._settings.drift == "ask":
-                drift.ask(self._home, self._name, each)
-            elif isinstance(each, SchemaDrifted):
-                self._forget_extracted()
-            if isinstance(each, PondkeeperError):
-                return each
-        if self._context.stopping.is_set():
-            return RunCancelled()
-        for each in chain:
-            if isinstance(each, (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)):
-                return SourceUnavailable(f"The source cannot be reached: {_first_line(each)}")
-        return RunFailed(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}")
+        found = told(error)
+        if isinstance(found, SchemaDrifted) and self._settings.drift == "ask":
+            drift.ask(self._home, self._name, found)
+        elif isinstance(found, SchemaDrifted):
+            self._forget_extracted()
+        return RunCancelled() if self._context.stopping.is_set() else found
 
     def _forget_extracted(self) -> None:
         """What a frozen schema refuses is not kept: the next run extracts anew, from where the last load came to."""
         for folder in ("pipelines", "kept"):
             shutil.rmtree(self._context.home_of_job / folder, ignore_errors=True)
+
+
+def told(error: BaseException) -> PondkeeperError:
+    """What ended the run, out of what dlt has wrapped around it."""
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, PondkeeperError):
+            return each
+        if isinstance(each, UNREACHABLE):
+            return SourceUnavailable(f"The source cannot be reached: {_first_line(each)}")
+    return RunFailed(f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
