@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,6 +169,42 @@ def test_a_change_that_was_committed_late_is_found(shop: Shop, postgres: Postgre
         late.commit()
     shop.copy(**by)
     assert same(shop, postgres, source)
+
+
+def test_copies_beside_a_source_that_changes_all_the_time(shop: Shop, postgres: PostgresServer, source: str) -> None:
+    """Three sessions insert, update and delete in transactions of any length meanwhile; the last copy has every row as it is."""
+    by = {"mode": "incremental", "cursor": "updated_at", "overlap_s": 0.0, "deletes": "compare"}
+    ending = threading.Event()
+
+    def change(seed: int) -> None:
+        chance = random.Random(seed)
+        with postgres.connect(source, autocommit=False) as connection:
+            while not ending.is_set():
+                for _ in range(chance.randrange(1, 30)):
+                    row = chance.randrange(seed, 3000, 3)  # Why apart: what waits for another's row is not open for long
+                    kind = chance.choice(["INSERT", "UPDATE", "UPDATE", "DELETE"])
+                    if kind == "INSERT":
+                        connection.execute("INSERT INTO orders VALUES (%s, 'x', 1) ON CONFLICT DO NOTHING", [row])
+                    elif kind == "UPDATE":
+                        connection.execute("UPDATE orders SET total = total + 1, updated_at = now() WHERE id = %s", [row])
+                    else:
+                        connection.execute("DELETE FROM orders WHERE id = %s", [row])
+                ending.wait(chance.choice([0, 0, 0.3]))
+                connection.commit()
+
+    shop.copy(**by)
+    writers = [threading.Thread(target=change, args=(seed,)) for seed in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        read = [shop.copy(**by).tables[f"{source}.orders"]["rows"] for _ in range(4)]
+    finally:
+        ending.set()
+        for writer in writers:
+            writer.join()
+    shop.copy(**by)
+    assert same(shop, postgres, source)
+    assert any(rows > 0 for rows in read), "nothing was changed meanwhile"
 
 
 def test_numbers_as_cursor(shop: Shop, postgres: PostgresServer, source: str) -> None:
