@@ -59,7 +59,7 @@ def command(
     say(f"{file.name} reads {paths.file.name}; Ctrl-C ends it")
     sys.stdout.flush()
     # Why exec: the terminal, its signals and the exit code are marimo's from here on.
-    os.execve(  # noqa: S606  Why: no shell, and the arguments are a list
+    os.execve(
         sys.executable,
         [sys.executable, "-m", "marimo", *words],
         {**os.environ, "PONDKEEPER_DATABASE": str(paths.file)},

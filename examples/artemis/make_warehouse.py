@@ -1,6 +1,6 @@
 """Lay out the Artemis example in a folder: a warehouse with a table of images, and the jobs that fetch their thumbnails.
 
-    python examples/artemis/build.py demo/artemis --gallery http://127.0.0.1:8500
+    python examples/artemis/make_warehouse.py demo/artemis --gallery http://127.0.0.1:8500
 
 What is there already is left alone.
 """
