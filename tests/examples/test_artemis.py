@@ -60,7 +60,7 @@ def test_thumbnails_survive_the_death_of_keeper_and_run(web: GalleryProcess, tmp
     """Everything is killed while files come: the next keeper begins the run again, which asks for what is left. Then that
     keeper alone is killed: the run goes on without it, and is followed by the third.
     """
-    file, folder = module("build").build(tmp_path, web.url, IMAGES), tmp_path / "thumbs"
+    file, folder = module("make_warehouse").build(tmp_path, web.url, IMAGES), tmp_path / "thumbs"
     settings = tmp_path / ".pondkeeper" / "pondkeeper.toml"
     settings.write_text(settings.read_text().replace("workers = 16", "workers = 16\nrequests_per_s = 600\nbatch = 50"))
     with KeeperProcess(file) as keeper:
@@ -97,7 +97,7 @@ def kill_run(keeper: KeeperProcess, run_id: str) -> RunStatus:
 
 def test_the_same_as_a_python_job(tmp_path: Path) -> None:
     """The function of the example, with a map and a batch."""
-    with gallery("--lost", "50") as web, KeeperProcess(module("build").build(tmp_path, web.url, 60)) as keeper:
+    with gallery("--lost", "50") as web, KeeperProcess(module("make_warehouse").build(tmp_path, web.url, 60)) as keeper:
         answer = pondkeeper("job", "run", "thumbnails-in-python", "--wait", "--home", str(keeper.home.root), timeout_s=120)
         assert answer.returncode == 0, answer.stderr
         assert agreed(keeper, tmp_path / "thumbs") == 60 - 1
