@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pondkeeper.errors import EmptySource, RunCancelled, SchemaDrifted, SourceRefused, SourceUnavailable
+from pondkeeper.kinds.postgres.run import run
 from tests.kinds.postgres.copying import Shop
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.postgres import PASSWORD, PostgresServer
@@ -217,6 +218,21 @@ def test_numbers_as_cursor(shop: Shop, postgres: PostgresServer, source: str) ->
     assert shop.rows("SELECT total = 0.75 FROM orders WHERE id = 3") == [(True,)], "changes out of reach are not seen by a number"
 
 
+@pytest.mark.fault
+def test_an_attempt_after_a_load_that_nobody_heard_of(shop: Shop, postgres: PostgresServer, source: str) -> None:
+    """A run that was killed after its load was committed is done again: what has changed since is in the run after it, at the latest."""
+    by = {"mode": "incremental", "cursor": "updated_at", "deletes": "compare", "overlap_s": 0.0}
+    context = shop.begin(**by)
+    run(context)
+    postgres.execute("DELETE FROM orders WHERE id < 5; UPDATE orders SET total = 9, updated_at = now() WHERE id = 5", database=source)
+    try:
+        run(context)  # the second attempt: it has the run's id, and other rows in other steps
+    finally:
+        shop.end(context)
+    shop.copy(**by)
+    assert same(shop, postgres, source)
+
+
 @pytest.mark.parametrize("deletes", ["compare", "tombstone", "none"])
 def test_deleted_rows(shop: Shop, postgres: PostgresServer, source: str, deletes: str) -> None:
     """`compare` finds rows that are no longer there, `tombstone` those that are marked; `none` keeps them."""
@@ -328,8 +344,6 @@ def test_a_source_that_dies_in_the_middle_is_copied_again(shop: Shop, postgres: 
 
 
 def _run(context: Any, failed: list[BaseException]) -> None:
-    from pondkeeper.kinds.postgres.run import run
-
     try:
         run(context)
     except BaseException as error:

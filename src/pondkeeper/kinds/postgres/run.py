@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from pondkeeper.errors import ExtraMissing
@@ -76,7 +77,10 @@ def _load(context: RunContext, settings: PostgresSettings, copied: list[Copied],
         return
     state = {**(before or {}), TABLES: marks} if marks else None
     context.phase(Phase.LOADING, "loading what was copied")
-    loaded = context.warehouse.load(steps, identity=f"{context.plan.run_id}/copy", state=state)
+    # Why not the same for every attempt: another one brings another snapshot, in other steps. Both may be applied, in the
+    # order in which they were asked for; the later one leaves what it would have left alone.
+    identity = f"{context.plan.run_id}/{secrets.token_hex(8)}"
+    loaded = context.warehouse.load(steps, identity=identity, state=state)
     if loaded.changes:
         context.detail(drift=loaded.changes)
     rows = sum(one.counts.get("rows", 0) for one in copied)
