@@ -122,11 +122,16 @@ def _end(keeper: KeeperProcess, home: Home) -> None:
         for name in ("tick", "flaky"):
             client.jobs.disable(name)
     ids: set[str] = set()
-    while ids != set(runs_of(home.root)):  # until nothing new comes: the successes of the last runs have theirs after them
-        ids = set(runs_of(home.root))
-        wait_until(lambda: all(home.run(run_id).recorded.exists() for run_id in runs_of(home.root)), timeout_s=ENDED_S, what="records")
+    while ids != set(_made(home)):  # until nothing new comes: the successes of the last runs have theirs after them
+        ids = set(_made(home))
+        wait_until(lambda: all(home.run(run_id).recorded.exists() for run_id in _made(home)), timeout_s=ENDED_S, what="records")
         time.sleep(1.5)
     wait_until(lambda: not _rows(home, "SELECT id FROM job_notices"), timeout_s=ENDED_S, what="the delivery of every notice")
+
+
+def _made(home: Home) -> list[str]:
+    """The runs that there are: a folder without a status is half made, by a keeper that died before it told anybody of it."""
+    return [run_id for run_id in runs_of(home.root) if home.run(run_id).status_json.exists()]
 
 
 def _rows(home: Home, sql: str) -> list[tuple[str, ...]]:
@@ -135,7 +140,7 @@ def _rows(home: Home, sql: str) -> list[tuple[str, ...]]:
 
 
 def _look(home: Home, hook: Hook) -> Seen:
-    statuses = {run_id: read_status(home.root, run_id) for run_id in runs_of(home.root)}
+    statuses = {run_id: read_status(home.root, run_id) for run_id in _made(home)}
     return Seen(
         folders={run_id: status.job if status else "unreadable" for run_id, status in statuses.items()},
         recorded={run_id: (job, outcome) for run_id, job, outcome in _rows(home, "SELECT run_id, job, outcome FROM job_runs ORDER BY seq")},
