@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,11 +110,19 @@ class Applier:
                 yield Update(target.to, [each.file], keys, types=types, create=False, drift=target.drift)
 
 
+def sizes_of(steps: Sequence[Step]) -> Counter[str]:
+    """How many bytes were staged for each table."""
+    found: Counter[str] = Counter()
+    for step in steps:
+        found[step.table] += sum(Path(path).stat().st_size for path in step.paths)
+    return found
+
+
 def remove_files(steps: Sequence[Step]) -> None:
     """Remove what was staged for these steps; they are committed."""
     for step in steps:
-        for file in getattr(step, "files", ()):
-            Path(file).unlink(missing_ok=True)
+        for path in step.paths:
+            Path(path).unlink(missing_ok=True)
 
 
 def _moving(moved: Moved, shape: Shape, target: Target) -> Run:

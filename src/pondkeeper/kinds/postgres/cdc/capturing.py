@@ -172,7 +172,8 @@ class Capture:
         )
         for copy in copies:
             self._progress.rows[copy.to] = self._progress.rows.get(copy.to, 0) + loaded.rows.get(copy.to, 0)
-            context.table(copy.to, self._progress.rows[copy.to])
+            self._progress.sizes[copy.to] += copy.size_bytes
+            context.table(copy.to, self._progress.rows[copy.to], self._progress.sizes[copy.to])
         remove(copies)
         return after
 

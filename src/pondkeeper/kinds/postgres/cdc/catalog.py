@@ -156,7 +156,7 @@ def refuse_unfit_tables(tables: Mapping[str, LoggedTable]) -> None:
     reasons = [f"{name}: {reason}" for name, table in tables.items() if (reason := table.unfit())]
     if reasons:
         raise SourceRefused(
-            f"Changes of {len(reasons)} tables cannot be followed. {'; '.join(reasons)}.",
+            f"Some tables cannot be followed. {'; '.join(reasons)}.",
             remedy='Do at the source what is said of each table, or leave it out (another job can copy it with `mode = "full"`).',
         )
 

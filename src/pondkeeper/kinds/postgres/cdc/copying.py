@@ -42,6 +42,7 @@ class Copy:
     columns: Sequence[Mapped]
     files: list[Path] = field(default_factory=list)
     rows: int = 0
+    size_bytes: int = 0
 
     def step(self, drift: Drift) -> Replace:
         """What the load does with them."""
@@ -72,7 +73,8 @@ def copied(
         copy = copies[piece.table.full_name]
         copy.files.append(piece.file)
         copy.rows += rows
-        context.table(copy.to, copy.rows)
+        copy.size_bytes += piece.file.stat().st_size
+        context.table(copy.to, copy.rows, copy.size_bytes)
 
     total = sum(table.plan.table.rows for table in tables.values())
     Extraction(context, settings, address, snapshot).copy(wanted, connection, done, total)

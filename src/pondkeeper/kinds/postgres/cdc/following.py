@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pondkeeper.engine.changes import Netting
 from pondkeeper.errors import RunCancelled, SourceRefused, SourceUnavailable
 from pondkeeper.jobs.status import Phase
-from pondkeeper.kinds.postgres.cdc.applying import NETTING_MEMORY_BYTES, Applier, Target, remove_files
+from pondkeeper.kinds.postgres.cdc.applying import NETTING_MEMORY_BYTES, Applier, Target, remove_files, sizes_of
 from pondkeeper.kinds.postgres.cdc.gathering import Batch, Gatherer
 from pondkeeper.kinds.postgres.cdc.lsn import format_lsn
 from pondkeeper.kinds.postgres.cdc.messages import Keepalive, Logged
@@ -38,6 +39,7 @@ class Progress:
     changes: int = 0
     transactions: int = 0
     rows: dict[str, int] = field(default_factory=dict)
+    sizes: Counter[str] = field(default_factory=Counter)  # staged bytes of each table
     load_lag_s: float = 0.0
 
 
@@ -171,6 +173,7 @@ class Follower:
         identity = f"{after.slot}/{format_lsn(self.state.position)}-{format_lsn(after.position)}"
         loaded = self._context.warehouse.load(steps, identity=identity, state=after.to_json())
         self.state = after
+        self._progress.sizes += sizes_of(steps)
         remove_files(steps)
         return loaded
 
@@ -196,7 +199,7 @@ class Follower:
         progress.load_lag_s = max(0.0, round(time.time() - batch.first_commit_at, 3))
         for table, rows in loaded.rows.items():
             progress.rows[table] = progress.rows.get(table, 0) + rows
-            self._context.table(table, progress.rows[table])
+            self._context.table(table, progress.rows[table], progress.sizes[table])
         self._context.phase(Phase.RUNNING, "following the source's log")
         self._context.progress(progress.changes, unit="changes")
 
