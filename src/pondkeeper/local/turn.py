@@ -15,6 +15,7 @@ from pondkeeper.files.paths import DatabasePaths
 from pondkeeper.writer.lease import KEEPER, Holder, Lease, OnWait
 
 POLL_S = 0.1
+LOOKS = 3
 QUIET_FOR_KEEPER_S = 2.0
 
 Tell = Callable[[str], None]
@@ -154,5 +155,11 @@ def take_away(*files: Path) -> None:
 
 
 def strangers_of(paths: DatabasePaths) -> list[LockHolder]:
-    """Who has the database open in DuckDB."""
-    return [holder for holder in holders_of(paths.file) if holder.kind == "posix"]
+    """Who has the database open in DuckDB.
+
+    Trap: on a busy machine one look at the kernel's table of locks may miss one that is there (see engine/holding.py).
+    """
+    for _ in range(LOOKS):
+        if found := [holder for holder in holders_of(paths.file) if holder.kind == "posix"]:
+            return found
+    return []
