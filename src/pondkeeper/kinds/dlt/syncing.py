@@ -34,6 +34,7 @@ from pondkeeper.kinds.dlt.source import hide_secrets, source_of
 
 STAGING = "_staging"
 LONGEST_MESSAGE = 500
+KEPT_LOAD_IDS = 100  # far more than a source has packages in one run: one for each of its schemas
 UNREACHABLE = (requests.exceptions.ConnectionError, requests.exceptions.Timeout, ConnectionError)
 STATE_TABLES = {"_dlt_version": "true", "_dlt_loads": "true", "_dlt_pipeline_state": "pipeline_name = ?"}
 
@@ -135,13 +136,12 @@ class Sync:
 
     def _commit(self, package: Package) -> None:
         """Do all of one package in one transaction; of one that was committed before, nothing."""
-        state = self._context.warehouse.state() or {}
-        if state.get("load_id") == package.load_id:
+        committed = list((self._context.warehouse.state() or {}).get("load_ids", ()))
+        if package.load_id in committed:
             self._context.say(f"Package {package.load_id} was committed before.")
             return
-        loaded = self._context.warehouse.load(
-            package.steps, identity=package.load_id, state={"load_id": package.load_id, "dataset": self._dataset}
-        )
+        state = {"load_ids": [*committed, package.load_id][-KEPT_LOAD_IDS:]}
+        loaded = self._context.warehouse.load(package.steps, identity=package.load_id, state=state)
         for (schema, table), size_bytes in package.sizes.items():
             if not table.startswith("_dlt_"):
                 rows = loaded.rows.get(joined(schema, table), 0)
