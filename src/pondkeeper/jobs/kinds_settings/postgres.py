@@ -136,4 +136,8 @@ class PostgresSettings:
                     yield "table", f'`{each.name}`: `{key}` has no meaning with `mode = "cdc"`'
 
     def _cursor_of(self, name: str) -> bool:
-        return any(each.name == name and (each.cursor or each.mode == "full") for each in self.table)
+        return any(_full(each.name) == _full(name) and (each.cursor or each.mode == "full") for each in self.table)
+
+
+def _full(name: str) -> str:
+    return name if "." in name else f"public.{name}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pondkeeper.errors import SourceRefused
+from pondkeeper.errors import JobInvalid, SourceRefused
 from pondkeeper.kinds.postgres.connecting import quoted
 from pondkeeper.kinds.postgres.describing import SourceColumn, SourceTable, full_name
 from pondkeeper.kinds.postgres.types import Mapped, mapped
@@ -78,7 +78,7 @@ def plan(settings: PostgresSettings, tables: Sequence[SourceTable]) -> list[Tabl
 def _plan(settings: PostgresSettings, table: SourceTable, own: TableSettings | None) -> TablePlan:
     columns = _columns(settings, table, own)
     mode = (own.mode if own and own.mode else settings.mode) or FULL
-    cursor = table.column(_say(own.cursor if own else "", settings.cursor)) if mode == INCREMENTAL else None
+    cursor = _cursor(table, _say(own.cursor if own else "", settings.cursor)) if mode == INCREMENTAL else None
     deletes = _say(own.deletes if own else "", settings.deletes)
     tombstone = _tombstone(table, own, settings) if deletes == TOMBSTONE else ""
     keys = tuple(own.keys) if own and own.keys else table.key
@@ -87,6 +87,12 @@ def _plan(settings: PostgresSettings, table: SourceTable, own: TableSettings | N
     schema, name = _target(settings, table, own.to if own else "")
     where = own.where if own else ""
     return TablePlan(table, schema, name, columns, mode, cursor, keys, where, deletes, tombstone)
+
+
+def _cursor(table: SourceTable, name: str) -> SourceColumn:
+    if not name:
+        raise JobInvalid(f"{table.full_name} is copied incrementally, and no column is named that grows with every change.", remedy="Set `cursor` for the job or for the table.")
+    return table.column(name)
 
 
 def _say(own: str, common: str) -> str:
