@@ -14,6 +14,7 @@ from campaigns.arsenal import BROKEN, SETUP, TIME, Bomb, arsenal
 from campaigns.running import Stage, percentile
 from campaigns.throwing import End, Target
 from campaigns.vitals import QuietClient, Vitals
+from pondkeeper.client import Client
 from tests.support.keeper import KeeperProcess, wait_until
 
 MIB = 1 << 20
@@ -91,16 +92,17 @@ def is_well_ended(bomb: Bomb, end: End) -> bool:
 
 def settled(keeper: KeeperProcess, before: Vitals) -> list[str]:
     """What has leaked: waits a while for what goes by itself."""
+    client = keeper.client()  # Why one: each has a connection of its own, which is a descriptor of the keeper
     try:
-        wait_until(lambda: not _leaks(keeper, before), timeout_s=20, what="order")
+        wait_until(lambda: not _leaks(keeper, client, before), timeout_s=20, what="order")
     except AssertionError:
-        return _leaks(keeper, before)
+        return _leaks(keeper, client, before)
     return []
 
 
-def _leaks(keeper: KeeperProcess, before: Vitals) -> list[str]:
+def _leaks(keeper: KeeperProcess, client: Client, before: Vitals) -> list[str]:
     leaks = Vitals.of(keeper).leaks_since(before, most_bytes=KEEPER_MAY_GROW_BYTES)
-    return leaks + [f"still listed: {entry['sql'][:60]}" for entry in keeper.client().queries()]
+    return leaks + [f"still listed: {entry['sql'][:60]}" for entry in client.queries()]
 
 
 def play(stage: Stage) -> None:

@@ -11,7 +11,7 @@ from campaigns.corpus import KEEPER_MAY_GROW_BYTES, MIB, keeping, settled
 from campaigns.running import Stage, percentile
 from campaigns.throwing import Target
 from campaigns.vitals import QuietClient, Vitals
-from tests.support.keeper import KeeperProcess
+from tests.support.keeper import KeeperProcess, wait_until
 
 LONG_KILLS, SHORT_KILLS = 2000, 100
 WARM_KILLS = 20
@@ -27,6 +27,7 @@ def play(stage: Stage) -> None:
     with keeping(stage.room("deaths"), 5.0, READERS, PONDKEEPER_READERS_KILL_AFTER_S="0.02") as (keeper, thrower, quiet_key):
         target = Target(keeper.port, thrower)
         _kill(keeper, target, WARM_KILLS)
+        wait_until(lambda: len(keeper.children("reader")) == READERS, what="readers in the place of the killed")
         stage.violated(settled(keeper, Vitals.of(keeper)))
         before, began = Vitals.of(keeper), time.monotonic()
         with QuietClient(keeper.port, quiet_key) as quiet:
