@@ -88,7 +88,8 @@ class JobBook:
         old, self._jobs = self._jobs, jobs
         changed = sorted(name for name in jobs.keys() & old.keys() if not _is_same(jobs[name], old[name]))
         added, removed = sorted(jobs.keys() - old.keys()), sorted(old.keys() - jobs.keys())
-        _log.info("jobs read", count=len(jobs), added=added[:SHOWN], changed=changed[:SHOWN], removed=removed[:SHOWN])
+        if added or changed or removed:
+            _log.info("jobs read", count=len(jobs), added=added[:SHOWN], changed=changed[:SHOWN], removed=removed[:SHOWN])
 
     def _notify_of(self, name: str) -> Notify | None:
         job = self._jobs.get(name)
