@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pondkeeper.access.store import Store
 from pondkeeper.errors import DatabaseNotFound, JobInvalid
@@ -300,3 +301,14 @@ async def test_the_clock_goes_by_itself(house: House, clock: HandClock) -> None:
         await asyncio.to_thread(wait_until, lambda: len(house.started) >= 2)
     finally:
         await house.of.stop()
+
+
+async def test_reading_the_same_jobs_again_is_no_news(house: House) -> None:
+    """The log tells of jobs when one comes, goes or changes; not of a file without any, nor of one that was only touched."""
+    with capture_logs() as logged:
+        await house.open("")
+        house.write("[jobs.a]")
+        await house.book.look()
+        house.write("[jobs.a]\n")
+        await house.book.look()
+    assert [entry["added"] for entry in logged if entry["event"] == "jobs read"] == [["a"]]
