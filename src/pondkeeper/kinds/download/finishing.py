@@ -32,10 +32,8 @@ class Finisher:
     def finish(self, files: Iterable[Fetched]) -> None:
         """Sync, then rename, then sync the folders: after a power cut a file is whole, or it is not there."""
         parts = [each.place for each in files if each.changed]
-        for _ in self._pool.map(_sync, [parts[begin::SYNCING] for begin in range(SYNCING)]):
+        for _ in self._pool.map(_settle, [parts[begin::SYNCING] for begin in range(min(SYNCING, len(parts)))]):
             pass
-        for place in parts:
-            place.part.replace(place.final)
         for folder in _folders([place.final for place in parts], self._folder):
             sync_folder(folder)
 
@@ -44,9 +42,11 @@ class Finisher:
         self._pool.shutdown()
 
 
-def _sync(places: Iterable[Place]) -> None:
+def _settle(places: Iterable[Place]) -> None:
+    """Why renamed here, too: one that replaces a file frees what that had on the disk, and may wait for it (`discard`)."""
     for place in places:
         sync_file(place.part)
+        place.part.replace(place.final)
 
 
 def _folders(files: Iterable[Path], top: Path) -> list[Path]:
