@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pondkeeper.kinds.download.asking import Asker, Manners
+from pondkeeper.kinds.download.asking import Asker, Certificates, Manners
 from pondkeeper.kinds.download.fetching import Fetched, Fetcher
 from pondkeeper.kinds.download.place import Place, place_of
 from pondkeeper.kinds.download.wanted import Wanted
@@ -33,7 +32,7 @@ class Fetching:
         self, path: str, *, checksum: str | None = None, manners: Manners | None = None, url: str = "", **options: Any
     ) -> Fetched:
         """Fetch one file; raises Trouble."""
-        asker = Asker(manners or Manners(timeout_s=20.0), ssl.create_default_context())
+        asker = Asker(manners or Manners(timeout_s=20.0), Certificates())
         given = {"existing": "check", "max_file_bytes": 10_000_000} | options
         fetcher = Fetcher(asker, stopping=self.stopping, **given)
         file = path.rpartition("/")[2]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from pondkeeper.kinds.download.asking import Manners
+from pondkeeper.kinds.download.asking import Asker, Certificates, Manners
 from pondkeeper.kinds.download.place import ATTRIBUTE, PlaceRefused, place_of
 from pondkeeper.kinds.download.trouble import Stopped, Trouble
 from tests.kinds.download.conftest import Fetching
@@ -229,3 +231,27 @@ def test_files_in_folders_of_their_own(site: Site, tmp_path: Path) -> None:
     site.file("/a.png", BODY)
     fetching = Fetching(site, tmp_path / "deep" / "er")
     assert fetching.keep(fetching.fetch("/a.png")).read_bytes() == BODY
+
+
+def test_certificates_are_read_once_and_not_for_plain_http(site: Site) -> None:
+    """And what is asked by https is checked by them."""
+    site.file("/a", b"hello")
+    read: list[ssl.SSLContext] = []
+    certificates = Certificates()
+
+    def tls() -> ssl.SSLContext:
+        read.append(certificates())
+        return read[-1]
+
+    for _ in range(2):
+        asker = Asker(Manners(timeout_s=20.0), tls)
+        with closing(asker):
+            asker.ask(f"{site.url}/a", {}).close()
+            before = len(read)
+            with pytest.raises(Trouble, match="cannot be reached"):
+                asker.ask(site.url.replace("http:", "https:") + "/a", {})
+            assert len(read) == before + 1
+    first, second = read
+    assert first is second
+    assert (first.verify_mode, first.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert first.cert_store_stats()["x509_ca"] or not ssl.create_default_context().cert_store_stats()["x509_ca"]

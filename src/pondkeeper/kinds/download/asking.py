@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -44,10 +45,10 @@ class Manners:
 class Asker:
     """Asks servers, one request after the other. For one thread."""
 
-    def __init__(self, manners: Manners, tls: ssl.SSLContext) -> None:
+    def __init__(self, manners: Manners, tls: Callable[[], ssl.SSLContext]) -> None:
         self._manners = manners
         self._tls = tls
-        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+        self._transports: dict[tuple[bool, str | None], httpx.HTTPTransport] = {}
         self._proxies = getproxies()
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), manners.timeout_s)
         # Why identity: what is stored is what the server has, so that ranges, lengths and checksums are of the same bytes.
@@ -89,10 +90,13 @@ class Asker:
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if proxy is not None and proxy_bypass(url.host):
             proxy = None
-        if proxy not in self._transports:
+        way = url.scheme == "https", proxy
+        if way not in self._transports:
+            # Why apart: reading the certificates takes longer than a hundred files, and plain HTTP needs none.
+            tls = self._tls() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             limits = httpx.Limits(max_connections=4, max_keepalive_connections=4)
-            self._transports[proxy] = httpx.HTTPTransport(verify=self._tls, limits=limits, proxy=proxy)
-        return self._transports[proxy]
+            self._transports[way] = httpx.HTTPTransport(verify=tls, limits=limits, proxy=proxy)
+        return self._transports[way]
 
     def _check(self, url: httpx.URL) -> None:
         if url.scheme not in ("http", "https") or not url.host:
@@ -141,3 +145,17 @@ def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
 
 def _told(error: Exception) -> str:
     return str(error).replace("\n", " ")[:200] or type(error).__name__
+
+
+class Certificates:
+    """The authorities that servers are checked by: read once for all workers, when the first of them needs them."""
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> ssl.SSLContext:
+        with self._lock:
+            if self._context is None:
+                self._context = ssl.create_default_context()
+            return self._context

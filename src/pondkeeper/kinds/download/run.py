@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from pondkeeper.jobs.secrets import reveal
 from pondkeeper.jobs.status import Phase
 from pondkeeper.kinds.batching import Batch
 from pondkeeper.kinds.context import RunContext
-from pondkeeper.kinds.download.asking import Asker, Manners
+from pondkeeper.kinds.download.asking import Asker, Certificates, Manners
 from pondkeeper.kinds.download.fetching import Fetched, Fetcher
 from pondkeeper.kinds.download.finishing import Finisher, Marker
 from pondkeeper.kinds.download.line import Line
@@ -116,7 +115,7 @@ class _Downloads:
         if not authorization.isascii() or not (authorization == "" or authorization.isprintable()):
             raise JobInvalid("What `authorization` names is no header: one line of plain text was expected.")
         manners = Manners(settings.headers, authorization, settings.hosts, settings.request_timeout_s)
-        tls = ssl.create_default_context()
+        tls = Certificates()
 
         def make() -> tuple[Fetcher, Callable[[], None]]:
             asker = Asker(manners, tls)
