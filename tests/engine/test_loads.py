@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pondkeeper.engine.loads import rows as staged
 from pondkeeper.engine.loads.carrying import Carried, Carrier
 from pondkeeper.engine.loads.plan import AUTOMATIC, Expected, LoadPlan, made
 from pondkeeper.engine.loads.state import MOST_LOADS, state_of
@@ -200,6 +201,33 @@ def test_several_files_are_one_table(database: duckdb.DuckDBPyConnection, stage:
     assert rows_of(database, "SELECT id, name, typeof(id) FROM t ORDER BY id") == [(1, "a", "BIGINT"), (5000000000, "b", "BIGINT")]
     with pytest.raises(BodyInvalid, match="differ in their columns: other"):
         load(database, Replace("t", files + stage("SELECT 1 AS id, 'x' AS name, 2 AS other")), identity="2")
+
+
+def test_files_that_end_within_a_row_group_leave_none_that_is_not_full(stage: Stage, tmp_path: Path) -> None:
+    """Or the CHECKPOINT after the load packs all of them anew; and the rows stay in their order."""
+    per_file, count = 127_000, 4
+    query = "SELECT i, md5(i::VARCHAR)::UUID AS u, [i::VARCHAR] AS l, {{'a': i}}::JSON AS j FROM range({}, {}) t(i)"
+    files = [path for at in range(count) for path in stage(query.format(at * per_file, (at + 1) * per_file))]
+    with duckdb.connect(str(tmp_path / "pond.duckdb")) as database:
+        carried_out(database, made("j", "1", [Replace("t", files)]))
+        segments = "FROM pragma_storage_info('t') WHERE column_name = 'i' AND segment_type = 'BIGINT'"
+        groups = database.sql(f"SELECT sum(count) {segments} GROUP BY row_group_id ORDER BY row_group_id").fetchall()
+        assert [rows for (rows,) in groups[:-1]] == [122_880] * (per_file * count // 122_880)
+        wrong = "i <> rowid OR u <> md5(i::VARCHAR)::UUID OR l <> [i::VARCHAR] OR j <> {'a': i}::JSON"
+        assert database.sql(f"SELECT count(*), count(*) FILTER (WHERE {wrong}) FROM t").fetchall() == [(per_file * count, 0)]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 1_000, 1 << 26])
+def test_wide_rows_are_not_joined_and_none_is_lost(limit_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staged, "_JOINED_BYTES", limit_bytes)
+    monkeypatch.setattr(staged, "BATCH_ROWS", 100)
+    sizes = [70, 0, 250, 100, 30, 1]
+    table = pa.table({"i": range(sum(sizes))})
+    given = iter([table.slice(sum(sizes[:at]), size).combine_chunks().to_batches() for at, size in enumerate(sizes)])
+    made_of_them = list(staged._filled(batch for batches in given for batch in batches))
+    assert pa.Table.from_batches(made_of_them) == table
+    if limit_bytes > 1_000:
+        assert [batch.num_rows for batch in made_of_them] == [100, 100, 100, 100, 51]
 
 
 def test_a_missing_table_is_nothing_to_take_from(database: duckdb.DuckDBPyConnection, stage: Stage) -> None:
