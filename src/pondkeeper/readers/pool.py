@@ -101,9 +101,9 @@ class Pool:
 
         Raises ReadersBusy or QueueFull when no reader is free in time, and whatever the query itself raises.
         """
-        self._unused_ahead = 0
+        self._unused_ahead, has_gone = 0, False
         while True:
-            reader = await self._acquire(question, snapshot)
+            reader = await self._acquire(question, snapshot, open_already=has_gone)
             if not self._may_open(reader, snapshot.database):
                 reader = await self._in_place_of(reader, snapshot.database, question.deadline)
             snapshot = self._newest.get(snapshot.database, snapshot)
@@ -116,7 +116,7 @@ class Pool:
             except ReaderWasDead:
                 continue
             except SnapshotGone:
-                reader.snapshot = None
+                reader.snapshot, has_gone = None, True
                 if asyncio.get_running_loop().time() > question.deadline:
                     raise DatabaseUnavailable("The snapshot that the query is to read has gone.", retry_after_s=1) from None
                 await asyncio.sleep(GONE_PAUSE_S)
@@ -142,12 +142,12 @@ class Pool:
         """The database is no longer served."""
         self._newest.pop(database, None)
 
-    async def _acquire(self, question: Question, snapshot: Snapshot) -> Reader:
+    async def _acquire(self, question: Question, snapshot: Snapshot, *, open_already: bool) -> Reader:
         if self._stopping:
             raise KeeperStopping
         caller = question.caller
         self._line.asks(caller)
-        if self._line.may_take(caller, len(self._idle)) and (reader := self._take_idle(snapshot.database, caller)):
+        if self._line.may_take(caller, len(self._idle)) and (reader := self._take_idle(snapshot.database, caller, open_already=open_already)):
             return self._given_to(reader, caller)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Reader] = loop.create_future()
@@ -172,9 +172,10 @@ class Pool:
                 self._hand_on(waiter.result())
             raise
 
-    def _take_idle(self, database: str, caller: str) -> Reader | None:
+    def _take_idle(self, database: str, caller: str, *, open_already: bool) -> Reader | None:
         """The idle reader of the database that the caller had last: it is warm, and his. Else one that was nobody's yet, else
-        the one that was not used for longest; of another database only where this one has none.
+        the one that was not used for longest; of another database only where this one has none. `open_already`: rather one that
+        has the newest version open, since its file has gone.
 
         Why his own: a bomb dies with its reader, and would else take the warm one of whoever asked before it. One that the
         kernel lets never go first again is rather for a caller whose queries give way anyway.
@@ -183,11 +184,13 @@ class Pool:
             return None
         gives_way = self._line.is_greedy(caller)
 
-        def rank(place_and_reader: tuple[int, Reader]) -> tuple[bool, bool, int, int]:
+        def rank(place_and_reader: tuple[int, Reader]) -> tuple[bool, bool, bool, int, bool, int]:
             place, reader = place_and_reader
-            if is_his := reader.database == database and reader.last_caller == caller:
-                place = -place
-            return reader.database != database, reader.gives_way != gives_way, 0 if is_his else 1 if reader.last_caller is None else 2, place
+            is_there = reader.database == database
+            whose = 0 if is_there and reader.last_caller == caller else 1 if reader.last_caller is None else 2
+            # Why the last but of a stranger's: it is the one for which a new version is opened ahead.
+            must_open = not self._has_newest(reader)
+            return not is_there, open_already and must_open, reader.gives_way != gives_way, whose, must_open, place if whose == 2 else -place
 
         _, reader = min(enumerate(self._idle), key=rank)
         self._idle.remove(reader)
@@ -364,6 +367,11 @@ class Pool:
         if isinstance(frame, dict) and frame["op"] != "opened":
             reader.snapshot, reader.failed_to_open = None, newest
         self._hand_on(reader)
+
+    def _has_newest(self, reader: Reader) -> bool:
+        """Whether it has the newest version open, so that it can answer even when the file has gone."""
+        newest = self._newest.get(reader.database)
+        return newest is not None and reader.snapshot is not None and reader.has_it_open and reader.snapshot.version >= newest.version
 
     def _is_stale(self, reader: Reader) -> bool:
         """Whether it should open another version ahead of the next query, and has not failed to already."""
