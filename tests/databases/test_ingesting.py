@@ -220,6 +220,8 @@ def test_the_time_of_a_key_holds_for_its_ingests(pond: KeeperProcess, client: Cl
 
     assert (refused.status_code, code_of(refused)) == (408, "write_timed_out")
     assert sent(patient).is_success
+    # Also so that what was only accepted does not arrive amid the next test.
+    wait_until(lambda: client.query("SELECT count(*) FROM t").rows == [[4]], what="the rows of the patient key")
 
 
 def test_refusals(client: Client) -> None:

@@ -21,14 +21,15 @@ from tests.support.keeper import wait_until
 from tests.support.processes import is_alive
 
 # Leaves its group and its session, and so whatever is sent to them.
+# Why os.write: two write at once, and with PYTHONUNBUFFERED a print is several writes, that fall between each other.
 LEAVES_A_DAEMON = """
 import os, signal, sys, time
 if os.fork() == 0:
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("daemon", os.getpid(), flush=True)
+    os.write(1, b"daemon %d\\n" % os.getpid())
     time.sleep(600)
-print("leader", os.getpid(), flush=True)
+os.write(1, b"leader %d\\n" % os.getpid())
 """
 SLEEPS = 'echo "there $$"; sleep 600 & wait'
 DEAF = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('there', os.getpid(), flush=True); time.sleep(600)"
