@@ -18,7 +18,7 @@ from tests.support.keeper import REPOSITORY, KeeperProcess, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600)]
 CLIENTS = 8
-EVERY_S = float(os.environ.get("PONDKEEPER_REBUILD_EVERY_S", "10"))  # the scene as it is told: 60
+EVERY_S = float(os.environ.get("PONDKEEPER_REBUILD_EVERY_S", "4"))  # the scene as it is told: 60
 BUILDS = 2
 QUERY = "SELECT carrier, count(*), avg(arr_delay) FROM flights GROUP BY ALL ORDER BY ALL"
 JOB = """

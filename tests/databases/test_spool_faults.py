@@ -56,11 +56,11 @@ def test_killed_keepers_lose_nothing_and_double_nothing(start_keeper: StartKeepe
 
 @pytest.mark.timeout(60 + 20 * ROUNDS)
 def test_a_keeper_killed_while_it_recovers_recovers_the_next_time(start_keeper: StartKeeper) -> None:
-    """Again and again within its first moments, with thousands of tickets that a lease keeps waiting."""
+    """Again and again within its first moments, with a thousand tickets that a lease keeps waiting."""
     keeper = start_keeper()
     keeper.client().execute(TABLE)
     with lease_held(keeper.database), Senders(keeper, 8) as senders:
-        senders.wait_accepted(3000, timeout_s=60)
+        senders.wait_accepted(1000, timeout_s=60)
         keeper.kill9()
     for _ in range(ROUNDS):
         keeper.launch()

@@ -127,7 +127,7 @@ def _linked(plan: LoadPlan, paths: DatabasePaths, folder: Path) -> LoadPlan:
         taken = {_identity(file) for file in (paths.file, paths.wal)}
         places = {}
         for number, file in enumerate(plan.files):
-            places[file] = _link(Path(file), Home(paths.home), folder / f"{number}.parquet")
+            places[file] = _link(Path(file), Home(paths.home), folder / f"{number}.staged")
             # Trap: whoever closes another descriptor of the database drops DuckDB's lock on it.
             if _identity(Path(places[file])) in taken:
                 raise InvalidRequest("A file of the load is the database itself.", private=file)

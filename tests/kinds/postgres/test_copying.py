@@ -115,7 +115,7 @@ def test_a_large_table_comes_in_pieces(shop: Shop, postgres: PostgresServer, sou
     monkeypatch.setattr("pondkeeper.kinds.postgres.extracting.PIECE_PAGES", 2)
     postgres.execute("UPDATE orders SET customer = repeat('x', 300) WHERE id % 3 = 0; ANALYZE orders", database=source)
     status = shop.copy(sessions=3)
-    assert len(list((status_folder(shop) / "staging" / "tables").glob("*-rows-*.parquet"))) > 5
+    assert len(list((status_folder(shop) / "staging" / "tables").glob("*-rows-*.arrow"))) > 5
     assert same(shop, postgres, source)
     assert status.rows == 500
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from pondkeeper.kinds.postgres.connecting import SESSION
 from pondkeeper.kinds.postgres.describing import describe
-from pondkeeper.kinds.postgres.types import mapped, numeric_shape, parse_array
+from pondkeeper.kinds.postgres.types import Mapped, mapped, numeric_shape, parse_array
 from tests.kinds.running import run_job
 from tests.support.postgres import PostgresServer
 
@@ -183,24 +186,61 @@ def test_what_does_not_fit_is_refused_and_a_type_of_ones_own_helps(
         assert "types" in refused.value.remedy
 
 
+def test_what_is_staged_without_the_engine_is_the_same(
+    typed: str, postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each column that may go past the engine, with its odd values and without; the control: some did, and some could not."""
+    from pondkeeper.engine import extracting
+    from pondkeeper.kinds.postgres.extracting import Piece
+
+    taken: list[bool] = []
+
+    def noted(*arguments: Any) -> Any:
+        batch = directly(*arguments)
+        taken.append(batch is not None)
+        return batch
+
+    directly = extracting.directly
+    monkeypatch.setattr(extracting, "directly", noted)
+    with postgres.connect(typed) as connection:
+        [table] = describe(connection, ["every_type"])
+    ways = [way for way in map(mapped, table.columns) if way.direct is not None]
+    assert len(ways) > 15
+    went = {}
+    for number, way in enumerate(ways):
+        for where in ("id < 2", "true"):
+            taken.clear()
+            first = staged(postgres, typed, Piece(table, (way,), (where,), tmp_path / f"{number}.arrow", "t"))
+            went[way.column, where] = all(taken)
+            engines = Mapped(way.column, way.type, way.staged, replace(way.scalar, direct=None))
+            assert first == staged(postgres, typed, Piece(table, (engines,), (where,), tmp_path / f"{number}.arrow", "t"))
+    assert all(went[way.column, "id < 2"] for way in ways if way.column != "day" and "when" not in way.column), went
+    assert not went["day", "true"]
+    assert any(went[way.column, "true"] for way in ways)
+
+
 def staged(postgres: PostgresServer, source: str, piece: Any) -> list[tuple[str]]:
     """What is staged of the piece, as text."""
     from pondkeeper.engine.extracting import Stager
     from pondkeeper.jobs.kinds_settings.postgres import PostgresSettings
-    from pondkeeper.kinds.postgres.extracting import Session, stage_piece
+    from pondkeeper.kinds.postgres.extracting import Source, stage_piece
 
     with postgres.connect(source, autocommit=False) as connection:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         [[snapshot]] = connection.execute("SELECT pg_export_snapshot()").fetchall()
         stager = Stager(piece.file.parent, memory_limit_bytes=1 << 29, threads=1)
-        session = Session(postgres.socket_url(source), PostgresSettings(), snapshot)
+        server = Source(postgres.socket_url(source))
+        session = server.session(PostgresSettings(), snapshot)
         try:
             stage_piece(session, stager, piece)
         finally:
             session.close()
+            server.close()
             stager.close()
-    with duckdb.connect() as connection:
-        return connection.execute(f"SELECT COLUMNS(*)::VARCHAR FROM '{piece.file}'").fetchall()
+    with ExitStack() as opened, duckdb.connect() as connection:
+        files = [opened.enter_context(pa.OSFile(str(file))) for file in piece.files]
+        connection.register("staged", pa.concat_tables([pa.ipc.open_file(file).read_all() for file in files]))
+        return connection.execute("SELECT COLUMNS(*)::VARCHAR FROM staged").fetchall()
 
 
 @pytest.mark.parametrize(

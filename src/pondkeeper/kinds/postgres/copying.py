@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +44,7 @@ class Copied:
 
     def note(self, what: str, piece: Piece, rows: int) -> None:
         """A piece has come."""
-        self.files.setdefault(what, []).append(piece.file)
+        self.files.setdefault(what, []).extend(piece.files)
         self.counts[what] = self.counts.get(what, 0) + rows
 
     @property
@@ -135,6 +137,8 @@ class Copy:
             if what == ROWS:
                 self._context.table(one.plan.target, one.counts[ROWS])
 
+        # Why meanwhile: it is needed when all is copied, and its imports would come between the two.
+        threading.Thread(target=importlib.import_module, args=("pondkeeper.kinds.warehouse",), daemon=True).start()
         Extraction(self._context, self._settings, self._address, snapshot).copy(
             [piece for _, _, piece in wanted], connection, done, total
         )
@@ -156,7 +160,7 @@ def _snapshot(connection: Connection) -> Iterator[str]:
 
 def _emptied(folder: Path) -> Path:
     """The folder without what an earlier try has left."""
-    for file in folder.glob("*.parquet"):
+    for file in folder.glob("*.arrow"):
         file.unlink()
     make_folder(folder, durable=False)
     return folder

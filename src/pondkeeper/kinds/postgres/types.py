@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from pondkeeper.engine.direct import Direct
 from pondkeeper.errors import JobInvalid
 from pondkeeper.kinds.postgres.describing import Kind, SourceColumn
 
@@ -38,13 +39,14 @@ _DATE: Final = (
 @dataclass(frozen=True)
 class _Scalar:
     """How one value of a type is carried. `select` is SQL of PostgreSQL, `decode` of DuckDB from what COPY brings then,
-    `of_text` of DuckDB from PostgreSQL's text; {value} is the value."""
+    `of_text` of DuckDB from PostgreSQL's text; {value} is the value. `direct`: where Arrow's cast does what `decode` does."""
 
     type: str
     staged: str
     select: str
     decode: str
     of_text: str
+    direct: Direct | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Mapped:
         """SQL of DuckDB, from what COPY brings."""
         return self.scalar.decode.replace(_VALUE, name)
 
+    @property
+    def direct(self) -> Direct | None:
+        """Where what COPY brings is staged without `decode`."""
+        return self.scalar.direct
+
     def prepare(self, text: str) -> str:
         """What `of_text` takes, from PostgreSQL's text of a value."""
         return json.dumps(parse_array(text)) if self.is_list else text
@@ -91,7 +98,7 @@ def mapped(column: SourceColumn, wanted: str = "", numeric: str = TEXT) -> Mappe
     scalar = _scalar(kind, _checked(numeric, column.name))
     if column.is_domain and "::" not in scalar.select:
         # Why: the driver looks a column's own type up, and knows no domains.
-        scalar = _Scalar(scalar.type, scalar.staged, "{value}::" + kind.name, scalar.decode, scalar.of_text)
+        scalar = replace(scalar, select="{value}::" + kind.name)
     return Mapped(column.name, scalar.type, scalar.staged, scalar)
 
 
@@ -103,7 +110,7 @@ def _checked(type_: str, column: str) -> str:
 
 def _same(type_: str, of_text: str = "") -> _Scalar:
     """Carried in its own form."""
-    return _Scalar(type_, type_, _VALUE, _VALUE, of_text or f"{_VALUE}::{type_}")
+    return _Scalar(type_, type_, _VALUE, _VALUE, of_text or f"{_VALUE}::{type_}", Direct())
 
 
 def _as_text(type_: str, of_text: str, name: str = "") -> _Scalar:
@@ -137,6 +144,8 @@ def _timestamp(type_: str) -> str:
 
 
 _INFINITE: Final = -9222425352054775809
+_BEFORE_DAYS: Final = -2_440_589  # the day before PostgreSQL's first: below lie only what has wrapped around
+_DIRECT_TIMESTAMP: Final = Direct(_BEFORE_DAYS * 86_400_000_000)
 
 _FIXED: Final[dict[str, _Scalar]] = {
     "bool": _same("BOOLEAN"),
@@ -156,9 +165,9 @@ _FIXED: Final[dict[str, _Scalar]] = {
     "time": _same("TIME"),
     # Trap: the driver takes an oid for a signed number.
     "oid": _Scalar("UINTEGER", "UINTEGER", "{value}::int8", "{value}::UINTEGER", "{value}::UINTEGER"),
-    "date": _Scalar("DATE", "DATE", _VALUE, _DATE, _era("DATE")),
-    "timestamp": _Scalar("TIMESTAMP", "TIMESTAMP", _VALUE, _timestamp("TIMESTAMP"), _era("TIMESTAMP")),
-    "timestamptz": _Scalar("TIMESTAMPTZ", "TIMESTAMPTZ", _VALUE, _timestamp("TIMESTAMPTZ"), _era("TIMESTAMPTZ")),
+    "date": _Scalar("DATE", "DATE", _VALUE, _DATE, _era("DATE"), Direct(_BEFORE_DAYS)),
+    "timestamp": _Scalar("TIMESTAMP", "TIMESTAMP", _VALUE, _timestamp("TIMESTAMP"), _era("TIMESTAMP"), _DIRECT_TIMESTAMP),
+    "timestamptz": _Scalar("TIMESTAMPTZ", "TIMESTAMPTZ", _VALUE, _timestamp("TIMESTAMPTZ"), _era("TIMESTAMPTZ"), _DIRECT_TIMESTAMP),
     "timetz": _as_text("TIMETZ", "{value}::TIMETZ"),
     # Why the plus goes: PostgreSQL writes it after a negative part, and DuckDB reads none.
     "interval": _as_text("INTERVAL", "replace(replace({value}, ' +', ' '), 'mon', 'month')::INTERVAL"),
@@ -181,7 +190,7 @@ def _numeric(modifier: int, otherwise: str) -> _Scalar:
         return _wanted(Kind("numeric", "base", modifier, is_builtin=True), otherwise)
     cast = f"{_VALUE}::DECIMAL({precision},{scale})"
     type_ = f"DECIMAL({precision},{scale})"
-    return _Scalar(type_, type_, _VALUE, cast, cast)
+    return _Scalar(type_, type_, _VALUE, cast, cast, Direct())
 
 
 def numeric_shape(modifier: int) -> tuple[int, int]:

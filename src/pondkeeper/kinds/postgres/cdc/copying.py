@@ -71,9 +71,9 @@ def copied(
 
     def done(piece: Piece, rows: int) -> None:
         copy = copies[piece.table.full_name]
-        copy.files.append(piece.file)
+        copy.files += piece.files
         copy.rows += rows
-        copy.size_bytes += piece.file.stat().st_size
+        copy.size_bytes += sum(file.stat().st_size for file in piece.files)
         context.table(copy.to, copy.rows, copy.size_bytes)
 
     total = sum(table.plan.table.rows for table in tables.values())
