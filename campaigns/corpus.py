@@ -20,7 +20,7 @@ from tests.support.keeper import KeeperProcess, wait_until
 MIB = 1 << 20
 READERS = 3
 THROWERS = 2
-LONG_TIMEOUT_S, SHORT_TIMEOUT_S = 3.0, 1.0
+LONG_TIMEOUT_S, SHORT_TIMEOUT_S = 3.0, 0.6
 KEEPER_MAY_GROW_BYTES = 64 * MIB
 LATE_S = 30.0
 SHORT_TIMES = 10.0

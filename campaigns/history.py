@@ -20,7 +20,7 @@ from campaigns.striker import Striker, writer_of
 from tests.support.keeper import KeeperProcess, program_environment
 
 CLIENTS, PROCESSES = 16, 4
-LONG_OPERATIONS, SHORT_OPERATIONS = 100_000, 4_000
+LONG_OPERATIONS, SHORT_OPERATIONS = 100_000, 2_400
 LONG_KILL_EVERY_S, SHORT_KILL_EVERY_S = 5.0, 1.0
 SCHEMA = ["CREATE TABLE log (client INTEGER, n INTEGER)", "CREATE TABLE rows_by_key (k INTEGER PRIMARY KEY, v BIGINT)"]
 

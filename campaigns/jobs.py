@@ -2,7 +2,7 @@
 
     python -m campaigns.jobs [--short] [--rounds N] [--seed S] [--only runs|captures|schedules] [--work FOLDER]
 
-`runs`: jobs are triggered while their keeper, their supervisors and their programs are killed (1,000 kills; short: 12): every run
+`runs`: jobs are triggered while their keeper, their supervisors and their programs are killed (1,000 kills; short: 8): every run
 that was told of ends and is done, never two of a job at a time, no process lives on. Positive controls: both are planted, and found.
 `captures`: a source's changes are followed for ever while the run, its supervisor, the keeper, its writer and the source are killed (200
 kills; short: 5): no reader sees half a transaction, and at the end source and database agree row by row. Controls as above.

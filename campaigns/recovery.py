@@ -17,7 +17,7 @@ from pondkeeper.client import Client
 from pondkeeper.files.locks import is_flocked
 from tests.support.keeper import wait_until
 
-LONG_ROUNDS, SHORT_ROUNDS = 30, 8
+LONG_ROUNDS, SHORT_ROUNDS = 30, 5
 FIRST_SECOND_S = 1.0
 RECOVERING_SHARE = 0.15
 BULK = "INSERT INTO bulk SELECT range, md5(range::VARCHAR) FROM range(60000)"

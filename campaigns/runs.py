@@ -23,7 +23,7 @@ from pondkeeper.jobs.orphans import end_orphans
 from pondkeeper.jobs.status import Phase, RunStatus
 from tests.support.keeper import KeeperProcess, keepers, wait_until
 
-LONG_ROUNDS, SHORT_ROUNDS = 1000, 12
+LONG_ROUNDS, SHORT_ROUNDS = 1000, 8
 JOBS = ("one", "two", "three", "four")
 ENDED_S = 120.0
 WORK = """

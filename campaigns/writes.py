@@ -27,7 +27,7 @@ PARTS: dict[str, Part] = {
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and play; the exit code."""
     parser = parser_of("writes", __doc__, PARTS, short="the form that CI runs: 200 kills instead of 2,000")
-    parser.add_argument("--operations", type=int, metavar="N", help="operations of the history (100,000; short: 4,000)")
+    parser.add_argument("--operations", type=int, metavar="N", help="operations of the history (100,000; short: 2,400)")
     parser.add_argument("--plan", action="store_true", help="print the plan of the kills and do nothing")
     parsed = parser.parse_args(arguments)
     options = options_of(parsed, operations=parsed.operations)
