@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +13,16 @@ from pathlib import Path
 from pondkeeper.archive.names import block_name
 from pondkeeper.archive.sealing import Sealer
 from pondkeeper.archive.store.protocol import Fetching
-from pondkeeper.archive.tree import Tree, block_span
+from pondkeeper.archive.tree import BLOCK_BYTES, Tree, block_span
 from pondkeeper.engine.fileformat import Bytes
 from pondkeeper.errors import ArchiveDamaged, DiskFull
 from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
+from pondkeeper.files.flushing import flushing
 
 Progress = Callable[[int, int], None]
 """Told of the blocks done and of all that are to be done."""
 
 PARTIAL_SUFFIX = ".partial"
-_FLUSH_BLOCKS = 256
 _MOST_PER_TASK = 8
 
 
@@ -43,7 +43,7 @@ def assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progress
     """
     if target.exists():
         raise FileExistsError(target)
-    with _disk_errors():
+    with disk_errors():
         return _assemble(store, sealer, tree, target, progress)
 
 
@@ -54,9 +54,14 @@ def _assemble(store: Fetching, sealer: Sealer, tree: Tree, target: Path, progres
         have = _present(descriptor, tree, sealer)
         os.ftruncate(descriptor, tree.size_bytes)
         missing = [block for block in range(len(tree)) if block not in have]
-        with _flushing(descriptor, progress) as told:
+        with flushing(descriptor) as written:
+
+            def told(done: int, of: int) -> None:
+                written(done * BLOCK_BYTES)
+                if progress is not None:
+                    progress(done, of)
+
             fetched = fetch_blocks(store, sealer, tree, missing, descriptor, told)
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
     os.link(partial, target)  # Why not rename: it would replace a file that somebody has made there meanwhile.
@@ -122,24 +127,8 @@ def _present(descriptor: int, tree: Tree, sealer: Sealer) -> set[int]:
 
 
 @contextmanager
-def _flushing(descriptor: int, progress: Progress | None) -> Iterator[Progress]:
-    """What tells `progress`, and has the disk begin with what is there while the rest is fetched."""
-    begun: list[Future[None]] = []
-
-    def told(done: int, of: int) -> None:
-        if done >= _FLUSH_BLOCKS * (1 + len(begun)) and (not begun or begun[-1].done()):
-            begun.append(thread.submit(os.fdatasync, descriptor))
-        if progress is not None:
-            progress(done, of)
-
-    with ThreadPoolExecutor(1) as thread:
-        yield told
-    for one in begun:
-        one.result()  # Why: an error of the disk is told once, and perhaps it was told here.
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
+    """Turn a disk that is full into our error."""
     try:
         yield
     except OSError as error:

@@ -19,18 +19,19 @@ from typing import Any, Final
 from pondkeeper.archive import history
 from pondkeeper.archive.manifest import ArchivedVersion, format_time
 from pondkeeper.archive.opening import Archive, open_archive
-from pondkeeper.archive.reading import assemble
+from pondkeeper.archive.reading import assemble, disk_errors
 from pondkeeper.errors import DatabaseUnreadable, DiskFull, ObjectMissing, VersionNotArchived
 from pondkeeper.files.durable import PRIVATE_FILE, sync_folder
+from pondkeeper.files.flushing import flushing
 from pondkeeper.snapshots.cancelling import Cancelling
 from pondkeeper.snapshots.holding import HeldSnapshot, Wanted, hold_snapshot
+from pondkeeper.snapshots.taking_out import take_out
 from pondkeeper.snapshots.verifying import verify
 
 Tell = Callable[[str], None]
 RESERVE_BYTES: Final = 64 << 20
 _FICLONE: Final = 0x40049409
 _NO_REFLINKS: Final = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM})
-_PIECE_BYTES: Final = 64 << 20
 _TELL_EVERY_S: Final = 0.5
 
 
@@ -60,24 +61,19 @@ def _there(snapshot: HeldSnapshot | None, database: str) -> HeldSnapshot:
 
 
 def _from_snapshot(snapshot: HeldSnapshot, file: Path, tell: Tell) -> dict[str, Any]:
-    size_bytes = os.fstat(snapshot.descriptor).st_size
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE)
     try:
         shares = _share(snapshot.descriptor, descriptor)
-        if not shares:
-            _check_space(file.parent, size_bytes)
-            _copy(snapshot.descriptor, descriptor, size_bytes, tell)
-        with ThreadPoolExecutor(1) as disk:  # Why a thread: the checking takes about as long as the flushing
-            flushed = disk.submit(os.fsync, descriptor)
-            tell("checking every block")
-            damaged = verify(file, Cancelling()).damaged
-            flushed.result()
+        if shares:
+            _prove_shared(file, descriptor, tell)
+        else:
+            _check_space(file.parent, os.fstat(snapshot.descriptor).st_size)
+            _copy(snapshot.descriptor, descriptor, tell)
+        size_bytes = os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
         snapshot.close()
     sync_folder(file.parent)
-    if damaged:
-        raise DatabaseUnreadable("A block of the snapshot is damaged: its checksum does not match.", block=damaged[0])
     return {
         "version": snapshot.version,
         "created_at": format_time(snapshot.created_at),
@@ -98,17 +94,40 @@ def _share(source: int, target: int) -> bool:
     return True
 
 
-def _copy(source: int, target: int, size_bytes: int, tell: Tell) -> None:
-    said_at = time.monotonic()
-    offset = 0
-    while offset < size_bytes:
-        done = os.copy_file_range(source, target, min(_PIECE_BYTES, size_bytes - offset), offset, offset)
-        if done == 0:
-            raise DatabaseUnreadable("The snapshot is shorter than it was.")
-        offset += done
-        if time.monotonic() - said_at > _TELL_EVERY_S:
-            said_at = time.monotonic()
-            tell(f"copied {100 * offset // size_bytes}%")
+def _prove_shared(file: Path, descriptor: int, tell: Tell) -> None:
+    """Flush what shares its blocks with a snapshot, and read all of it."""
+    with ThreadPoolExecutor(1) as disk:
+        flushed = disk.submit(os.fsync, descriptor)
+        tell("checking every block")
+        damaged = verify(file, Cancelling()).damaged
+        flushed.result()
+    if damaged:
+        raise DatabaseUnreadable("A block of the snapshot is damaged: its checksum does not match.", block=damaged[0])
+
+
+def _copy(source: int, target: int, tell: Tell) -> None:
+    """Every block checked and written, and durable."""
+    now_and_then = _NowAndThen(tell)
+    with disk_errors(), flushing(target) as written:
+
+        def told(done_bytes: int, of_bytes: int) -> None:
+            written(done_bytes)
+            now_and_then.say(lambda: f"copied and checked {100 * done_bytes // of_bytes}%")
+
+        take_out(source, target, told)
+
+
+class _NowAndThen:
+    """Says what is done, not more often than people read."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._said_at = time.monotonic()
+
+    def say(self, make: Callable[[], str]) -> None:
+        if time.monotonic() - self._said_at > _TELL_EVERY_S:
+            self._said_at = time.monotonic()
+            self._tell(make())
 
 
 # From the archive
@@ -122,13 +141,10 @@ def _archived(archive: Archive, database: str, wanted: Wanted) -> ArchivedVersio
 def _from_archive(archive: Archive, found: ArchivedVersion, file: Path, tell: Tell) -> dict[str, Any]:
     archived = history.read_archived(archive.store, archive.sealer, found)
     _check_space(file.parent, archived.manifest.size_bytes)
-    said_at = time.monotonic()
+    now_and_then = _NowAndThen(tell)
 
     def progress(done: int, of: int) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at > _TELL_EVERY_S:
-            said_at = time.monotonic()
-            tell(f"fetched {done:,} of {of:,} blocks")
+        now_and_then.say(lambda: f"fetched {done:,} of {of:,} blocks")
 
     try:
         assembled = assemble(archive.store, archive.sealer, archived.tree, file, progress)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import xor
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pondkeeper.engine.fileformat import Bytes
 
 _SEED = 5381
+_FEW_WORDS = 128
 _FACTOR = pa.scalar(0xBF58476D1CE4E5B9, pa.uint64())
 
 
@@ -17,10 +21,11 @@ def block_checksum(data: Bytes) -> int:
     words = pa.Array.from_buffers(pa.uint64(), count, [None, pa.py_buffer(data)])
     words = pc.multiply(words, _FACTOR)
     result = _SEED
-    while count:  # Why: Arrow has no xor aggregate, so the upper half is folded onto the lower until one word is left.
+    while count > _FEW_WORDS:  # Why: Arrow has no xor aggregate, so the upper half is folded onto the lower.
         if count % 2:
             count -= 1
             result ^= words[count].as_py()
         count //= 2
         words = pc.bit_wise_xor(words.slice(0, count), words.slice(count, count))
-    return result
+    # Why not folded to the end: for so few words each call of Arrow costs more than all of them here.
+    return reduce(xor, memoryview(words.buffers()[1]).cast("B")[: 8 * count].cast("Q"), result)

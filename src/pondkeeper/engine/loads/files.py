@@ -40,15 +40,20 @@ def opened(file: str) -> Iterator[StagedFile]:
     # Trap: a link could lead to the database itself, and whoever closes that drops DuckDB's lock on it.
     if not stat.S_ISREG(Path(file).lstat().st_mode):
         raise BodyInvalid("A staged file is no plain file.", private=file)
-    # Trap: not mapped into memory, where a file that is cut short meanwhile would kill the process.
-    with faults(), pa.OSFile(file) as source:
-        is_arrow = source.read(len(_ARROW)) == _ARROW
-        source.seek(0)
-        if is_arrow:
-            yield _Arrow(source)
+    with faults():
+        if _is_arrow(file):
+            # Why mapped: to copy 200 MB took a fifth of the time for which a load of 1 M rows had the lease. Whoever cuts the
+            # file short meanwhile ends the writer, which nobody can but the owner of both.
+            with pa.memory_map(file) as source:
+                yield _Arrow(source)
         else:
-            with pq.ParquetFile(source) as parquet:
+            with pq.ParquetFile(file, memory_map=False) as parquet:
                 yield _Parquet(parquet)
+
+
+def _is_arrow(file: str) -> bool:
+    with open(file, "rb") as source:
+        return source.read(len(_ARROW)) == _ARROW
 
 
 class _Parquet:
@@ -64,7 +69,7 @@ class _Parquet:
 
 
 class _Arrow:
-    def __init__(self, source: pa.NativeFile) -> None:
+    def __init__(self, source: pa.MemoryMappedFile) -> None:
         self._source = source
         reader = pa.ipc.open_file(source)
         self.schema: pa.Schema = reader.schema
