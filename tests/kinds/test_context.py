@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,3 +117,11 @@ def test_a_rate_is_that_of_the_last_seconds() -> None:
     assert pace.rate_per_s(49_500, now=99.0) == pytest.approx(10, rel=0.2)
     pace.note(5, now=100.0)  # a phase that begins anew
     assert pace.rate_per_s(105, now=110.0) == pytest.approx(10)
+
+
+def test_a_run_beside_a_keeper_loads_nothing_of_a_keeper() -> None:
+    """What writes logs, starts children and is fenced belongs to runs without one: 90 ms of imports before anything is done."""
+    loaded = "import sys, pondkeeper.kinds.warehouse, pondkeeper.kinds.work; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-P", "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "pondkeeper.kinds.reach" in modules
+    assert not {"structlog", "duckdb", "pyarrow", "pondkeeper.workers.alone"} & set(modules)

@@ -1,7 +1,8 @@
-"""The steps of a load as plain data: what is done with which table, and with which staged Parquet files. No DuckDB here.
+"""The steps of a load as plain data: what is done with which table, and with which staged files. No DuckDB here.
 
-A load is a list of steps in one transaction, in order. `files` are Parquet, together the rows of the step; columns find
-their places by name, whatever the case. `table` is `table` or `schema.table`; a name with a dot in it in double quotes.
+A load is a list of steps in one transaction, in order. `files` are Parquet or Arrow's file format, together the rows of
+the step; columns find their places by name, whatever the case. `table` is `table` or `schema.table`; a name with a dot in
+it in double quotes.
 """
 
 from __future__ import annotations
