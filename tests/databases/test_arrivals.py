@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_new_database_is_served_without_a_restart(folder: Path, start_keeper: StartKeeper) -> None:
     """Read, written, seen by the command line; the others go on, also those that have a query on its way."""
     keeper = start_keeper(folder, "--readers", "2")
-    running = SlowClient(keeper, "SELECT n, repeat('x', 100) FROM range(1_000_000) AS r(n)", 80, path="/v1/databases/first/query")
+    running = SlowClient(keeper, "SELECT n, repeat('x', 100) FROM range(300_000) AS r(n)", 80, path="/v1/databases/first/query")
     running.response.read(1000)
     with pytest.raises(DatabaseNotFound):
         keeper.client().query("FROM t", database="second")
@@ -56,7 +56,7 @@ def test_a_new_database_is_served_without_a_restart(folder: Path, start_keeper: 
     with running:
         received_bytes, whole = running.read_all()
     assert whole
-    assert received_bytes > 100_000_000
+    assert received_bytes > 30_000_000
     assert "second" in status
     assert ran.returncode == 0, ran.stderr
 

@@ -189,12 +189,12 @@ def test_with_keys_no_death_of_the_writer_is_felt(start_keeper: StartKeeper) -> 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    killed = sum(_kill_after_some(keeper, done) for _ in range(6))
+    killed = {_kill_after_some(keeper, done) for _ in range(6)}
     stop.set()
     for thread in threads:
         thread.join(60)
 
-    assert killed >= 5, "the positive control"
+    assert len(killed) >= 5, "the positive control"
     assert errors == []
     version = keeper.client().execute("SELECT 1").version
     found = keeper.client().query("SELECT client, list(seq ORDER BY rowid) FROM log GROUP BY ALL ORDER BY ALL", at_least=version)
@@ -202,10 +202,10 @@ def test_with_keys_no_death_of_the_writer_is_felt(start_keeper: StartKeeper) -> 
 
 
 def _kill_after_some(keeper: KeeperProcess, done: list[int]) -> int:
+    """Kill the writer amid the writes; who it was. Why it is waited for: the successor of the last one may not be there yet."""
     goal, give_up_at = sum(done) + random.randint(5, 40), time.monotonic() + 20
     while sum(done) < goal and time.monotonic() < give_up_at:
         time.sleep(0.001)
-    for pid in keeper.children("writer")[:1]:
-        os.kill(pid, signal.SIGKILL)
-        return 1
-    return 0
+    pid = keeper.writer_pid()
+    os.kill(pid, signal.SIGKILL)
+    return pid

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from pondkeeper.writer import publishing
 from pondkeeper.writer.publishing import STREAM_FROM_COMMITS, STREAM_PAUSE_S, Publisher
 
 
 @pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    """One that has published nothing yet; it is resumed as if a publish had just ended."""
+def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publisher:
+    """One that has published nothing yet; it is resumed as if a publish had just ended, and no time passes."""
+    monkeypatch.setattr(publishing, "time", SimpleNamespace(monotonic=lambda: 1000.0))  # Why: a machine may stand still for longer than a pause.
     sent: list[dict[str, Any]] = []
     found = Publisher(sent.append, tmp_path, 5, 0.0)
     found.resume()
