@@ -207,26 +207,34 @@ def test_an_endless_url_is_not_read_to_its_end(hasty: Served) -> None:
         assert b" 414 " in read_all(connection)
 
 
-@pytest.mark.parametrize("role", ["reader", "writer", "admin of one"])
-def test_no_path_of_the_server_is_in_an_answer(tmp_path: Path, role: str) -> None:
-    """Whoever is not an administrator of the whole keeper learns no path, from no route and by no error."""
-    with KeeperProcess(tmp_path / "pond.duckdb", "--readers", "1") as keeper:
+@pytest.fixture(scope="module")
+def pond(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeeperProcess]:
+    """A keeper whose database has a table."""
+    with KeeperProcess(tmp_path_factory.mktemp("pond") / "pond.duckdb", "--readers", "1") as keeper:
         keeper.client().execute("CREATE TABLE t AS SELECT 1 AS a")
-        kind = ["--role", "admin", "-d", "pond"] if role == "admin of one" else ["--role", role]
-        token = keeper.cli("key", "create", "guest", *kind).stdout.strip()
-        requests = [("GET", path, None) for path in _listed(keeper.url, keeper.key)]
-        for sql in ("SELECT 1", "FROM nobody", "FROM '/etc/passwd'", "FROM 'x.csv'", "ATTACH 'y.duckdb'", "COPY t TO 'z.csv'", "LOAD httpfs",
-                    "SELECT read_text('pond.duckdb')", "CHECKPOINT", "SET threads = 1", "IMPORT DATABASE 'x'", "CREATE TABLE t (b INT)"):  # fmt: skip
-            requests += [("POST", path, {"sql": sql}) for path in ("/v1/query", "/v1/execute", "/v1/databases/pond/query")]
-        requests += [("POST", "/v1/snapshots", None), ("POST", "/v1/keys", {"name": "x"}), ("GET", "/v1/databases/../../etc", None)]
-        with httpx.Client(base_url=keeper.url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60) as client:
-            answers = [(each, client.request(each[0], each[1], json=each[2])) for each in requests]
-        with httpx.Client(base_url=keeper.url, headers={"Authorization": f"Bearer {keeper.key}"}, trust_env=False, timeout=60) as client:
-            control = client.get("/v1/snapshots").text
-    assert str(tmp_path) in control
+        yield keeper
+
+
+@pytest.mark.parametrize("role", ["reader", "writer", "admin of one"])
+def test_no_path_of_the_server_is_in_an_answer(pond: KeeperProcess, role: str) -> None:
+    """Whoever is not an administrator of the whole keeper learns no path, from no route and by no error."""
+    folder = str(pond.target.parent)
+    kind = ["--role", "admin", "-d", "pond"] if role == "admin of one" else ["--role", role]
+    token = pond.cli("key", "create", f"guest as {role}", *kind).stdout.strip()
+    requests = [("GET", path, None) for path in _listed(pond.url, pond.key)]
+    for sql in ("SELECT 1", "FROM nobody", "FROM '/etc/passwd'", "FROM 'x.csv'", "ATTACH 'y.duckdb'", "COPY t TO 'z.csv'", "LOAD httpfs",
+                "SELECT read_text('pond.duckdb')", "CHECKPOINT", "SET threads = 1", "IMPORT DATABASE 'x'", "CREATE TABLE t (b INT)"):  # fmt: skip
+        requests += [("POST", path, {"sql": sql}) for path in ("/v1/query", "/v1/execute", "/v1/databases/pond/query")]
+    requests += [("POST", "/v1/snapshots", None), ("POST", "/v1/keys", {"name": "x"}), ("GET", "/v1/databases/../../etc", None)]
+    with httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {token}"}, trust_env=False, timeout=60) as client:
+        assert client.get("/v1/databases").is_success, "the positive control: the key is one"
+        answers = [(each, client.request(each[0], each[1], json=each[2])) for each in requests]
+    with httpx.Client(base_url=pond.url, headers={"Authorization": f"Bearer {pond.key}"}, trust_env=False, timeout=60) as client:
+        control = client.get("/v1/snapshots").text
+    assert folder in control
     for asked, answer in answers:
         shown = answer.text + str(answer.headers)
-        assert str(tmp_path) not in shown, (asked, shown)
+        assert folder not in shown, (asked, shown)
         assert "site-packages" not in shown
         assert ".pondkeeper" not in shown
 
