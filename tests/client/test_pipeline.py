@@ -315,9 +315,9 @@ def test_pipelined_writes_are_seen_counted_and_cancelled(table: KeeperProcess) -
         assert isinstance(running.exception(timeout=60), PondkeeperError)
         assert waiting.result(timeout=60).rows_changed == 1
     with table.http() as http:
-        metrics = http.get("/metrics").text
-    assert 'pondkeeper_writes_total{outcome="query_cancelled"}' in metrics
-    assert "pondkeeper_pipelines 0.0" in metrics
+        assert 'pondkeeper_writes_total{outcome="query_cancelled"}' in http.get("/metrics").text
+        # Why a wait: the keeper hears a moment later that a pipeline was closed, also of those of the test before.
+        wait_until(lambda: "pondkeeper_pipelines 0.0" in http.get("/metrics").text, what="the end of all pipelines")
 
 
 def test_a_deadline_of_its_own(table: KeeperProcess) -> None:

@@ -80,7 +80,8 @@ def test_idle_readers_may_be_killed(pond: KeeperProcess, client: Client) -> None
 def test_template_may_be_killed(pond: KeeperProcess, client: Client) -> None:
     """Its children live on, and the next one comes from a new template."""
     [template] = filter(_is_template, pond.children())
-    before = set(pond.children("reader"))
+    # Why a wait: one of them may still be replaced after the test before.
+    before = set(wait_until(lambda: len(found := pond.children("reader")) == READERS and found, what="all readers"))
     os.kill(template, signal.SIGKILL)
     assert client.query("SELECT 1").scalar() == 1
     assert set(pond.children("reader")) == before
