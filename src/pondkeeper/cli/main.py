@@ -80,6 +80,8 @@ def main() -> NoReturn:
     # grows, and twice at the end: a quarter of a short command's time.
     gc.set_threshold(SELDOM)
     atexit.register(gc.freeze)
+    # Trap: where rich is installed, httpx imports its own command line with all of it: another quarter.
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]
     sys.exit(run())
 
 
