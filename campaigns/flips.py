@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,10 +25,11 @@ from pondkeeper.archive.writing import About, write_version
 from pondkeeper.engine.checksum import block_checksum
 from pondkeeper.engine.fileformat import Bytes
 from pondkeeper.errors import PondkeeperError
+from pondkeeper.snapshots.taking_out import take_out
 
 LONG, SHORT, CONTROLS = 2000, 120, 30
-SNAPSHOT = "snapshot"
-KINDS = (BLOCKS, BLOCKS, PAGES, DATABASES, IDENTITY, SNAPSHOT)
+SNAPSHOT, TAKEN_OUT = "snapshot", "taken out"
+KINDS = (BLOCKS, BLOCKS, PAGES, DATABASES, IDENTITY, SNAPSHOT, TAKEN_OUT)
 NAME = "sales"
 BEGAN = datetime(2026, 11, 20, 14, tzinfo=UTC)
 STEPS = (
@@ -80,6 +81,8 @@ def _control(stage: Stage, subject: Subject, chance: random.Random) -> None:
     blind = Subject(trusting, None, subject.file, subject.contents, subject.objects, subject.scratch)
     found = [text for _ in range(CONTROLS) for text in _round(blind, BLOCKS, chance)]
     stage.control("who does not prove what it reads", found, flips=CONTROLS)
+    found = [text for _ in range(CONTROLS) for text in _flipped_and_taken_out(subject, chance, _copied)]
+    stage.control("who copies a snapshot without proving it", found, flips=CONTROLS)
 
 
 class Trusting(Sealer):
@@ -114,6 +117,8 @@ def _round(subject: Subject, kind: str, chance: random.Random) -> list[str]:
     """Flip a bit of an object of this kind; what went unnoticed."""
     if kind == SNAPSHOT:
         return _flipped_snapshot(subject, chance)
+    if kind == TAKEN_OUT:
+        return _flipped_and_taken_out(subject, chance, _taken_out_of_snapshot)
     names = sorted({name for found in subject.objects.values() for name in found if name.startswith(kind)})
     name = chance.choice(names)
     path = Path(subject.archive.store.address) / name
@@ -159,6 +164,28 @@ def _flipped_snapshot(subject: Subject, chance: random.Random) -> list[str]:
     whole = read_archived(subject.archive.store, subject.archive.sealer, newest).tree
     subject.archive.store.delete([found.name for found in versions(subject.archive.store, "flipped")])
     return [] if tree == whole else [f"bit {bit} of the snapshot was not noticed, and archived"]
+
+
+def _flipped_and_taken_out(subject: Subject, chance: random.Random, take_out_of: Callable[[Subject], bytes]) -> list[str]:
+    """A bit of a snapshot that is restored from: it is refused, or lies in what the database does not use."""
+    bit = chance.randrange(8 * subject.file.stat().st_size)
+    whole = take_out_of(subject)
+    with _flipped(subject.file, bit):
+        try:
+            found = take_out_of(subject)
+        except PondkeeperError:
+            return []
+    return [] if found == whole else [f"bit {bit} of the snapshot was not noticed, and restored"]
+
+
+def _taken_out_of_snapshot(subject: Subject) -> bytes:
+    with subject.file.open("rb") as source, subject.scratch.open("w+b") as target:
+        take_out(source.fileno(), target.fileno(), lambda done, of: None)
+    return subject.scratch.read_bytes()
+
+
+def _copied(subject: Subject) -> bytes:
+    return subject.file.read_bytes()
 
 
 @contextmanager
