@@ -301,3 +301,20 @@ async def test_a_restore_that_nobody_waits_for_is_given_up(tmp_path: Path) -> No
     with pytest.raises(asyncio.CancelledError):
         await work
     await asyncio.to_thread(wait_until, lambda: list((paths.turn / "swaps").iterdir()) == [], what="the end of it")
+
+
+def test_into_a_file_of_another_file_system(kept: KeeperProcess, tmp_path: Path) -> None:
+    """What is made in the home cannot be renamed to there, nor linked: it is written there."""
+    shm = Path("/dev/shm")
+    if not shm.is_dir() or shm.stat().st_dev == kept.home.root.stat().st_dev:
+        pytest.skip("there is no other file system here")
+    version = archived(kept, 5, 6)
+    kept.local_client().query("SELECT 1", at_least=version)
+    target = shm / f"{tmp_path.parent.name}-{tmp_path.name}.duckdb"
+    try:
+        done = kept.cli("backup", "restore", "--version", str(version), "--to", str(target))
+        assert done.returncode == 0, done.stderr
+        with duckdb.connect(target, read_only=True) as connection:
+            assert connection.execute("SELECT x FROM t ORDER BY x").fetchall() == [(5,), (6,)]
+    finally:
+        target.unlink(missing_ok=True)
