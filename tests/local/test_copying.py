@@ -19,7 +19,8 @@ from pondkeeper.snapshots.holding import Wanted
 from pondkeeper.workers import alone
 from pondkeeper.workers.fence import Fence
 from pondkeeper.workers.walls import try_walls
-from tests.support.keeper import KeeperProcess
+from tests.support.keeper import KeeperProcess, wait_until
+from tests.support.processes import is_alive
 
 SCHEMA = (
     "CREATE TABLE people (id INTEGER PRIMARY KEY, name VARCHAR)",
@@ -229,3 +230,11 @@ def test_the_child_is_fenced(master: Path, tmp_path: Path) -> None:
     assert alone.ask("pondkeeper.engine.proving", question, within)["rows"]["people"] == 1000
     with pytest.raises(PondkeeperError):
         alone.ask("pondkeeper.engine.proving", question, Fence((), (str(tmp_path / "temp"),)))
+
+
+def test_a_child_that_is_never_asked_ends_with_the_block() -> None:
+    """Begun early, it has loaded what it needs; nothing of it is left when what it waited for has failed."""
+    with alone.Child("pondkeeper.engine.proving") as child:
+        pid = child._process.pid
+        wait_until(lambda: "duckdb" in Path(f"/proc/{pid}/maps").read_text(), what="the engine in the child")
+    assert not is_alive(pid)

@@ -68,14 +68,23 @@ def fetch(
     return alone.ask(RESTORER, question, within, tell=tell, environment=environment, is_given_up=is_given_up)
 
 
+def prover() -> alone.Child:
+    """A child that will prove a file; begun while the file is made, it has loaded the engine when that is done."""
+    return alone.Child(PROVING)
+
+
 def prove(
-    file: Path, settings: Settings, tell: Tell = lambda text: None, is_given_up: alone.GivenUp = lambda: False
+    file: Path,
+    settings: Settings,
+    tell: Tell = lambda text: None,
+    is_given_up: alone.GivenUp = lambda: False,
+    by: alone.Child | None = None,
 ) -> dict[str, Any]:
     """Have DuckDB open the file and read it; what it holds. Raises DatabaseUnreadable and others."""
-    with engine_room(settings) as (resources, temp, limits):
+    with engine_room(settings) as (resources, temp, limits), by or prover() as child:
         within = Fence((str(file), *(str(file) + end for end in (".wal", ".wal.checkpoint"))), (temp,))
         question = {"path": str(file), **resources}
-        return alone.ask(PROVING, question, within, limits=limits, tell=tell, is_given_up=is_given_up)
+        return child.ask(question, within, limits=limits, tell=tell, is_given_up=is_given_up)
 
 
 @contextmanager
@@ -119,10 +128,10 @@ def make_copy(past: Past, wanted: Wanted, file: Path, settings: Settings, tell: 
     """
     if file.exists():
         raise FileExistsError(17, "There is a file of that name already", str(file))
-    with scratch_folder(file.parent) as folder:
+    with scratch_folder(file.parent) as folder, prover() as proving:
         temp = folder / file.name
         made = fetch(past, wanted, temp, tell)
-        proof = prove(temp, settings, tell)
+        proof = prove(temp, settings, tell, by=proving)
         os.link(temp, file)  # Why: unlike a rename it cannot replace a file that somebody made meanwhile.
     sync_folder(file.parent)
     return {**made, "tables": proof["tables"], "file": str(file)}

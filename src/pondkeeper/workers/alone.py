@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from types import TracebackType
 from typing import Any, Final
 
 import msgspec
@@ -32,6 +33,54 @@ OOM_SCORE_ADJ: Final = 500
 _SHOWN_CHARS: Final = 2000
 
 
+class Child:
+    """A child that has loaded its entry, or is about to, and waits for its only question. `with` ends it, whatever it does."""
+
+    def __init__(self, entry: str) -> None:
+        self._trace = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        command = [sys.executable, "-m", __name__, entry]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._trace, start_new_session=True
+        )
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+        self._trace.close()
+
+    def _end(self) -> None:
+        with self._process as process:
+            process.kill()
+
+    def ask(
+        self,
+        question: dict[str, Any],
+        within: Fence,
+        *,
+        limits: Mapping[str, int] | None = None,
+        tell: Tell = lambda text: None,
+        environment: Mapping[str, str] | None = None,
+        is_given_up: GivenUp = lambda: False,
+    ) -> dict[str, Any]:
+        """As the function `ask`."""
+        asked = {"question": question, "fence": asdict(within), "limits": dict(limits or {}), "environment": dict(environment or {})}
+        try:
+            said = _hear(self._process, asked, tell, is_given_up)
+        finally:
+            self._end()
+        if said is None:
+            self._trace.seek(0)
+            last = self._trace.read()[-_SHOWN_CHARS:].decode(errors="replace").strip()
+            raise WorkerDied("The process that did it died.", status=self._process.returncode, private=last or None)
+        if "error" in said:
+            raise PondkeeperError.from_wire(said["error"])
+        return dict(said["answer"])
+
+
 def ask(
     entry: str,
     question: dict[str, Any],
@@ -46,24 +95,8 @@ def ask(
     PondkeeperError, WorkerDied, and QueryCancelled soon after `is_given_up` says that nobody waits for it any more.
     `environment`: variables that the child needs; it has no others.
     """
-    asked = {"entry": entry, "question": question, "fence": asdict(within), "limits": dict(limits or {})}
-    asked["environment"] = dict(environment or {})
-    with tempfile.TemporaryFile() as trace:
-        command = [sys.executable, "-m", __name__]
-        with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=trace, start_new_session=True
-        ) as child:
-            try:
-                said = _hear(child, asked, tell, is_given_up)
-            finally:
-                child.kill()
-        if said is None:
-            trace.seek(0)
-            last = trace.read()[-_SHOWN_CHARS:].decode(errors="replace").strip()
-            raise WorkerDied("The process that did it died.", status=child.returncode, private=last or None)
-    if "error" in said:
-        raise PondkeeperError.from_wire(said["error"])
-    return dict(said["answer"])
+    with Child(entry) as child:
+        return child.ask(question, within, limits=limits, tell=tell, environment=environment, is_given_up=is_given_up)
 
 
 def _hear(
@@ -102,13 +135,13 @@ def _lines(child: subprocess.Popen[bytes], is_given_up: GivenUp) -> Iterator[byt
 
 def main() -> None:
     """The child: put up the fence, answer, end."""
-    asked = json.loads(sys.stdin.buffer.read())
     fence.die_with_parent()
+    os.umask(0o077)
+    entry = importlib.import_module(sys.argv[1])  # Why before it is asked: whoever has begun it early does not wait for that.
+    asked = json.loads(sys.stdin.buffer.read())
     missing = try_walls()
     fence.put_up(asked["limits"], OOM_SCORE_ADJ)
     os.environ.update(asked["environment"])
-    os.umask(0o077)
-    entry = importlib.import_module(asked["entry"])
     fence.close(msgspec.convert(asked["fence"], Fence), libraries(), [name for name, why in missing.items() if not why])
     try:
         _say({"answer": entry.answer(asked["question"], lambda text: _say({"done": text}))})
