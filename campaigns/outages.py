@@ -82,8 +82,8 @@ def _play(stage: Stage, room: Path, keeper: KeeperProcess, place: Place) -> None
         keeper.start()
         with Writer(keeper, stage.chance, pauses_s) as writer:
             wait_until(lambda: _archived(keeper) >= 3 or writer.failure, timeout_s=CAUGHT_UP_S, what="versions in the archive")
-            missed = writer.commits[-1][0]
             place.go_away()
+            missed = writer.commits[-1][0]  # Why not before: filling a disk takes as long as several commits.
             latencies_s = _watched(stage, keeper, writer, seconds)
             stage.control("the archive lacked what was committed meanwhile", _lag(keeper, missed, writer))
             place.come_back()

@@ -12,7 +12,7 @@ import pytest
 from tests.support.keeper import program_environment
 
 TIMEOUTS = {"archivers": 300, "bucket": 300, "flips": 300, "full": 300, "points": 300, "replicas": 300, "restores": 300}
-CONTROLS = {"archivers": 1, "bucket": 1, "flips": 1, "full": 1, "points": 2, "replicas": 5, "restores": 1}
+CONTROLS = {"archivers": 1, "bucket": 1, "flips": 2, "full": 1, "points": 2, "replicas": 5, "restores": 1}
 BUDGET_S = "60"
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pondkeeper.engine.loads import rows as staged
+from pondkeeper.engine import rowgroups
 from pondkeeper.engine.loads.carrying import Carried, Carrier
 from pondkeeper.engine.loads.plan import AUTOMATIC, Expected, LoadPlan, made
 from pondkeeper.engine.loads.state import MOST_LOADS, state_of
@@ -219,12 +219,12 @@ def test_files_that_end_within_a_row_group_leave_none_that_is_not_full(stage: St
 
 @pytest.mark.parametrize("limit_bytes", [0, 1_000, 1 << 26])
 def test_wide_rows_are_not_joined_and_none_is_lost(limit_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staged, "_JOINED_BYTES", limit_bytes)
-    monkeypatch.setattr(staged, "BATCH_ROWS", 100)
+    monkeypatch.setattr(rowgroups, "_JOINED_BYTES", limit_bytes)
+    monkeypatch.setattr(rowgroups, "ROW_GROUP_ROWS", 100)
     sizes = [70, 0, 250, 100, 30, 1]
     table = pa.table({"i": range(sum(sizes))})
     given = iter([table.slice(sum(sizes[:at]), size).combine_chunks().to_batches() for at, size in enumerate(sizes)])
-    made_of_them = list(staged._filled(batch for batches in given for batch in batches))
+    made_of_them = list(rowgroups.in_row_groups(batch for batches in given for batch in batches))
     assert pa.Table.from_batches(made_of_them) == table
     if limit_bytes > 1_000:
         assert [batch.num_rows for batch in made_of_them] == [100, 100, 100, 100, 51]

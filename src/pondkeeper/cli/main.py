@@ -81,7 +81,7 @@ def main() -> NoReturn:
     gc.set_threshold(SELDOM)
     atexit.register(gc.freeze)
     # Trap: where rich is installed, httpx imports its own command line with all of it: another quarter.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so an import of it fails, which mypy does not know
     sys.exit(run())
 
 

@@ -57,7 +57,7 @@ def _import_quickly() -> None:
     """What a run imports is most of the time until it begins, as with a command (cli/main.py)."""
     gc.set_threshold(SELDOM)
     # Trap: where rich is installed, httpx imports its own command line with all of it.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]
+    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so an import of it fails, which mypy does not know
 
 
 def _tried(step: Callable[[], None]) -> PondkeeperError | None:
