@@ -12,7 +12,7 @@ from pondkeeper.engine.bulk import ROW_GROUP_ROWS
 from pondkeeper.engine.direct import Column, Direct
 from pondkeeper.engine.extracting import Stager
 from pondkeeper.engine.loads.files import opened
-from pondkeeper.errors import PondkeeperError
+from pondkeeper.errors import BodyInvalid, PondkeeperError
 
 
 @pytest.fixture
@@ -72,3 +72,15 @@ def test_what_breaks_a_stream_is_said_in_its_words(stager: Stager, tmp_path: Pat
         with pytest.raises(PondkeeperError) as caught:
             stager.stage(reader, [Column("n", "c0", "c0", direct)], tmp_path / "t.arrow", tmp_path / "r.arrow", 8)
         assert "[libpq] the source said so" in (caught.value.private or caught.value.message)
+
+
+@pytest.mark.parametrize("kept_bytes", [3, 100, 0.5, 0.99])
+def test_a_file_that_breaks_off_is_refused(stager: Stager, tmp_path: Path, kept_bytes: float) -> None:
+    """It says so as a staged file that is not whole, wherever it ends."""
+    file, rest = tmp_path / "t.arrow", tmp_path / "r.arrow"
+    stager.stage(stream(0, ROW_GROUP_ROWS), [Column("n", "c0", "c0", Direct())], file, rest, 8)
+    assert sizes(file) == [ROW_GROUP_ROWS]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept_bytes if kept_bytes > 1 else kept_bytes * len(whole))])
+    with pytest.raises(BodyInvalid):
+        sizes(file)

@@ -16,8 +16,8 @@ from pondkeeper.cli import narration
 from pondkeeper.cli.help import SETTINGS, LazyGroup, StdoutClosed, example
 from pondkeeper.cli.target import outer_options
 from pondkeeper.errors import PondkeeperError
+from pondkeeper.workers.importing import import_quickly
 
-SELDOM: Final = 20_000  # new objects between two looks of the garbage collector; Python's own are 700
 MODULES: Final = {
     name: f"pondkeeper.cli.{name}"
     for name in (
@@ -76,12 +76,8 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    # Why: what a command imports stays until its end, and the collector would look through all of it again and again while it
-    # grows, and twice at the end: a quarter of a short command's time.
-    gc.set_threshold(SELDOM)
-    atexit.register(gc.freeze)
-    # Trap: where rich is installed, httpx imports its own command line with all of it: another quarter.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so an import of it fails, which mypy does not know
+    import_quickly()
+    atexit.register(gc.freeze)  # Why: or the collector would look through all of it twice at the end.
     sys.exit(run())
 
 

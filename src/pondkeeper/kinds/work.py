@@ -6,7 +6,6 @@ Loads the module of the kind and lets it run. What it prints is the log; what it
 from __future__ import annotations
 
 import dataclasses
-import gc
 import importlib
 import importlib.util
 import json
@@ -18,21 +17,20 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from pondkeeper.errors import ExtraMissing, PondkeeperError, RunFailed, RunLost
 from pondkeeper.files.paths import RunPaths
 from pondkeeper.jobs.plan import read_plan
 from pondkeeper.jobs.status import Phase, status_in
 from pondkeeper.kinds.context import RunContext
+from pondkeeper.workers.importing import import_quickly
 
-SELDOM: Final = 20_000  # new objects between two looks of the garbage collector
 Run = Callable[[RunContext], None]
 
 
 def main(arguments: list[str]) -> int:
     """Carry out the run; 0 when it did what it was for, else the exit code of a program that it was about, or 1."""
-    _import_quickly()
+    import_quickly()
     paths, secrets_fd = RunPaths(Path(arguments[0])), int(arguments[1])
     plan = read_plan(paths.plan_json)
     status = status_in(paths.status_json)
@@ -51,13 +49,6 @@ def main(arguments: list[str]) -> int:
         print(f"{error.code}: {error.message}" + (f" ({error.private})" if error.private else ""), flush=True)  # noqa: T201
     context.close(error.to_wire() if error is not None else None)
     return 0 if error is None else int(error.details.get("exit_code") or 1)
-
-
-def _import_quickly() -> None:
-    """What a run imports is most of the time until it begins, as with a command (cli/main.py)."""
-    gc.set_threshold(SELDOM)
-    # Trap: where rich is installed, httpx imports its own command line with all of it.
-    sys.modules["httpx._main"] = None  # type: ignore[assignment]  # so an import of it fails, which mypy does not know
 
 
 def _tried(step: Callable[[], None]) -> PondkeeperError | None:

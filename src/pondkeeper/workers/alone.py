@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import msgspec
 
@@ -66,7 +66,11 @@ class Child:
         environment: Mapping[str, str] | None = None,
         is_given_up: GivenUp = lambda: False,
     ) -> dict[str, Any]:
-        """As the function `ask`."""
+        """The answer of the entry, given behind that fence. Raises what it raises, as far as that is a PondkeeperError,
+        WorkerDied, and QueryCancelled soon after `is_given_up` says that nobody waits for it any more.
+
+        `limits`: its rlimits, by name. `environment`: variables that the child needs; it has no others.
+        """
         asked = {"question": question, "fence": asdict(within), "limits": dict(limits or {}), "environment": dict(environment or {})}
         try:
             said = _hear(self._process, asked, tell, is_given_up)
@@ -81,22 +85,19 @@ class Child:
         return dict(said["answer"])
 
 
-def ask(
-    entry: str,
-    question: dict[str, Any],
-    within: Fence,
-    *,
-    limits: Mapping[str, int] | None = None,
-    tell: Tell = lambda text: None,
-    environment: Mapping[str, str] | None = None,
-    is_given_up: GivenUp = lambda: False,
-) -> dict[str, Any]:
-    """The answer of `entry`, run in a child behind that fence. Raises what it raises, as far as that is a
-    PondkeeperError, WorkerDied, and QueryCancelled soon after `is_given_up` says that nobody waits for it any more.
-    `environment`: variables that the child needs; it has no others.
-    """
+class Options(TypedDict, total=False):
+    """What else may be said of a question; see `Child.ask`."""
+
+    limits: Mapping[str, int]
+    tell: Tell
+    environment: Mapping[str, str]
+    is_given_up: GivenUp
+
+
+def ask(entry: str, question: dict[str, Any], within: Fence, **options: Unpack[Options]) -> dict[str, Any]:
+    """The answer of `entry` to its only question, run in a child of its own. Raises what `Child.ask` raises."""
     with Child(entry) as child:
-        return child.ask(question, within, limits=limits, tell=tell, environment=environment, is_given_up=is_given_up)
+        return child.ask(question, within, **options)
 
 
 def _hear(

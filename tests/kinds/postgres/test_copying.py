@@ -113,6 +113,7 @@ def test_names_patterns_and_what_is_left_out(alone: Shop, postgres: PostgresServ
 def test_a_large_table_comes_in_pieces(shop: Shop, postgres: PostgresServer, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several sessions copy ranges of pages, with all rows in just one of them, also rows that have moved by updates."""
     monkeypatch.setattr("pondkeeper.kinds.postgres.extracting.PIECE_PAGES", 2)
+    monkeypatch.setattr("pondkeeper.kinds.postgres.extracting.LARGE_PAGES", 3)  # so that what is staged is compressed, too
     postgres.execute("UPDATE orders SET customer = repeat('x', 300) WHERE id % 3 = 0; ANALYZE orders", database=source)
     status = shop.copy(sessions=3)
     assert len(list((status_folder(shop) / "staging" / "tables").glob("*-rows-*.arrow"))) > 5

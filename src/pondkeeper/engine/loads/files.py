@@ -37,10 +37,10 @@ class StagedFile(Protocol):
 @contextmanager
 def opened(file: str) -> Iterator[StagedFile]:
     """The file, for as long as the block lasts. Raises BodyInvalid for what is no file of either kind."""
-    # Trap: a link could lead to the database itself, and whoever closes that drops DuckDB's lock on it.
-    if not stat.S_ISREG(Path(file).lstat().st_mode):
-        raise BodyInvalid("A staged file is no plain file.", private=file)
     with faults():
+        # Trap: a link could lead to the database itself, and whoever closes that drops DuckDB's lock on it.
+        if not stat.S_ISREG(Path(file).lstat().st_mode):
+            raise BodyInvalid("A staged file is no plain file.", private=file)
         if _is_arrow(file):
             # Why mapped: to copy 200 MB took a fifth of the time for which a load of 1 M rows had the lease. Whoever cuts the
             # file short meanwhile ends the writer, which nobody can but the owner of both.

@@ -26,8 +26,7 @@ class StagedRows:
         if not files:
             raise InvalidRequest("A step names no file.", remedy="Stage a file without rows where there are none.")
         self._files = list(files)
-        with faults():
-            described = [_described(file) for file in self._files]
+        described = [_described(file) for file in self._files]
         self.count = sum(count for _, count in described)
         self.schema = _joined([schema for schema, _ in described])
         check_names(self.schema.names)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pondkeeper.kinds.context import RunContext
 
 PIECE_PAGES: Final = 4096  # 32 MiB of a table: small enough that sessions end together, and that progress moves
-LARGE_PAGES: Final = 262_144  # 2 GiB: from there on what is staged is compressed
+LARGE_PAGES: Final = 262_144  # 2 GiB of all tables together: from there on what is staged is compressed
 MOST_SESSIONS: Final = 4
 _SPLIT_SINCE: Final = 140_000  # before, a range of ctid was a scan of the whole table
 _PROGRESS_SINCE: Final = 140_000
@@ -105,6 +105,7 @@ class Extraction:
         self._sessions: list[Session] = []
         self._failed: list[PondkeeperError] = []
         self._stager: Stager | None = None
+        self._is_large = False
 
     def copy(self, wanted: Sequence[Piece], connection: Connection, done: Callable[[Piece, int], None], total: int | None = None) -> None:
         """Copy all pieces; `done` hears of each, with its rows. Progress is asked of the source through `connection`.
@@ -113,6 +114,7 @@ class Extraction:
         """
         if not wanted:
             return
+        self._is_large = sum({piece.table.oid: piece.table.pages for piece in wanted}.values()) > LARGE_PAGES
         waiting: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         for piece in sorted(wanted, key=lambda piece: -min(piece.table.pages, PIECE_PAGES)):
             waiting.put(piece)
@@ -149,7 +151,7 @@ class Extraction:
                     except queue.Empty:
                         return
                     assert self._stager is not None
-                    rows = stage_piece(session, self._stager, piece)
+                    rows = stage_piece(session, self._stager, piece, is_large=self._is_large)
                     with self._lock:
                         finished[0] += rows
                         done(piece, rows)
@@ -270,11 +272,10 @@ class Session:
             self._connection.close()
 
 
-def stage_piece(session: Session, stager: Stager, piece: Piece) -> int:
+def stage_piece(session: Session, stager: Stager, piece: Piece, *, is_large: bool = False) -> int:
     """Copy one piece into its file; how many rows there were. Raises SourceUnavailable, SourceRefused, RunCancelled."""
     try:
         with session.copying(piece.sql) as stream:
-            is_large = piece.table.pages > LARGE_PAGES
             return stager.stage(stream, piece.decoded, piece.file, piece.rest, piece.table.row_bytes, is_large=is_large)
     except QueryCancelled:
         raise RunCancelled from None
