@@ -42,7 +42,8 @@ class Prisoner:
             self._child = await self._template.spawn(self._spec)
         self._child.send({"texts": texts})
         try:
-            frame: Any = await asyncio.wait_for(self._child.next_frame(), ANSWER_S)
+            async with asyncio.timeout(ANSWER_S):
+                frame: Any = await self._child.next_frame()
         except (ChildGone, TimeoutError) as error:
             await self.end()
             self.deaths += 1

@@ -40,7 +40,8 @@ class Flood:
     async def live(self, number: int) -> None:
         """One client: asks, takes the answer, asks again at once; after a refusal it waits, or pauses rudely."""
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), ANSWER_WITHIN_S)
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         except (OSError, TimeoutError):
             self.unanswered += 1
             return
@@ -50,7 +51,8 @@ class Flood:
             while time.monotonic() < self.until:
                 began = time.monotonic()
                 writer.write(self._requests[turn % len(self._requests)])
-                status, retry_after_s = await asyncio.wait_for(_answer(reader), ANSWER_WITHIN_S)
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    status, retry_after_s = await _answer(reader)
                 self.statuses[status] += 1
                 self.slowest_s = max(self.slowest_s, time.monotonic() - began)
                 turn += 1

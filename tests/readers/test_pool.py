@@ -136,6 +136,30 @@ async def read_to_the_end(stream: AnswerStream) -> None:
         pass
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_pool_that_stops_as_a_version_is_opened_ends(pool: Pool, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of the event loop's next steps the stop comes in, the loop that opened the version ends."""
+    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
+    pool.publish(SNAPSHOT)
+    while not pool.states()["opening"]:  # noqa: ASYNC110  Why: the pool tells nobody when it begins to open one
+        await asyncio.sleep(0)
+    [child] = [reader.child for reader in pool._readers if reader.state == "opening"]
+    wake = child._wake
+
+    def stop_after(left: int) -> None:
+        loop.call_soon(stop_after, left - 1) if left else stopping.set()
+
+    def wake_and_stop() -> None:
+        wake()
+        stop_after(steps)
+
+    monkeypatch.setattr(child, "_wake", wake_and_stop)
+    async with asyncio.timeout(20):
+        await stopping.wait()
+        await pool.stop()
+    assert pool.states() == dict.fromkeys(pool.states(), 0)
+
+
 async def test_readers_that_die_at_birth_are_started_ever_more_slowly(pool: Pool, tmp_path: Path) -> None:
     """A crash loop is braked, a query meanwhile is told that none is free, and the pool mends itself."""
     started: list[float] = []

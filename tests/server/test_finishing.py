@@ -26,4 +26,5 @@ async def test_work_outlives_a_request_that_is_cancelled() -> None:
     with pytest.raises(OutcomeUnknown, match="of the ingest"):
         await waiting
     may_end.set()
-    await asyncio.wait_for(done.wait(), 10)
+    async with asyncio.timeout(10):
+        await done.wait()

@@ -7,11 +7,13 @@ import os
 import signal
 import socket
 import stat
+import sys
 import threading
 from pathlib import Path
 
 from tests.conftest import StartKeeper
 from tests.support.keeper import KeeperProcess, keepers, wait_until
+from tests.support.processes import is_alive
 
 
 def test_first_start_prints_a_key_that_works_and_the_second_start_none(start_keeper: StartKeeper) -> None:
@@ -108,3 +110,37 @@ def test_signal_lets_a_query_finish_and_a_second_does_not(start_keeper: StartKee
     thread.join(20)
     client.close()
     assert answers == [503]
+
+
+STUCK = """
+import asyncio, sys
+from pondkeeper.cli.main import main
+from pondkeeper.databases.registry import Registry
+from pondkeeper.server import last_resort
+
+async def waits_in_vain(registry, grace_s):
+    await asyncio.Event().wait()
+
+Registry.stop = waits_in_vain
+last_resort.AFTER_S = 1.0
+sys.argv = sys.argv[3:]
+main()
+"""
+
+
+def test_keeper_whose_stop_gets_stuck_ends_all_the_same(tmp_path: Path) -> None:
+    """It says what it waited for, its children end with it, and the next one has all that was acknowledged."""
+    program = tmp_path / "stuck.py"
+    program.write_text(STUCK)
+    served = tmp_path / "pond.duckdb"
+    keeper = KeeperProcess(served, under=[sys.executable, str(program)], environment={"PONDKEEPER_SERVER_GRACE_S": "0.5"})
+    with keepers(keeper):
+        keeper.start()
+        keeper.client().execute("CREATE TABLE kept AS SELECT 42 AS n")
+        children = keeper.children()
+        assert children
+        assert keeper.stop() == 1
+        assert "waits_in_vain" in keeper.log().splitlines()[-1]
+        wait_until(lambda: not any(map(is_alive, children)), what="the end of its children")
+    with KeeperProcess(served) as again:
+        assert again.client(keeper.key).query("FROM kept").scalar() == 42

@@ -58,7 +58,8 @@ async def test_what_the_kernel_does_not_count_is_killed_by_the_watchdog(template
         await take_until_killed(child)
     assert gone.value.status == -signal.SIGKILL
     assert told == [False]
-    await asyncio.wait_for(watching, 40)
+    async with asyncio.timeout(40):
+        await watching
 
     unwatched = await started(template, replace(echo, limits=ceiling.rlimits))
     assert await take(unwatched, TOO_MUCH, shared=True) == "taken"
@@ -68,7 +69,8 @@ async def test_the_watch_ends_with_its_child(template: Template, echo: ChildSpec
     child = await started(template, echo)
     watching = asyncio.create_task(Ceiling(128 * MIB).watch(child, lambda: None))
     child.kill()
-    await asyncio.wait_for(watching, 40)
+    async with asyncio.timeout(40):
+        await watching
 
 
 def test_the_walls_stand_in_their_order() -> None:

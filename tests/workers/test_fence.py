@@ -35,7 +35,8 @@ async def probing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Probe]:
         template = templates.setdefault(mode, Template([PROBER], mode))
         child = await template.spawn(ChildSpec("prober", PROBER, {}, fence=fence))
         child.send({"attempts": attempts})
-        frame = await asyncio.wait_for(child.next_frame(), 30)
+        async with asyncio.timeout(30):
+            frame = await child.next_frame()
         child.close()
         await child.exited
         assert isinstance(frame, dict)
@@ -161,7 +162,8 @@ async def test_a_missing_wall_ends_a_strict_start_only(monkeypatch: pytest.Monke
             return
         child = await template.spawn(ChildSpec("prober", PROBER, {}))
         child.send({"attempts": [("read", "/etc/hostname"), ("inet", "")]})
-        assert await asyncio.wait_for(child.next_frame(), 30) == {"outcomes": ["done", "EPERM"]}
+        async with asyncio.timeout(30):
+            assert await child.next_frame() == {"outcomes": ["done", "EPERM"]}
         child.close()
         await child.exited
     finally:

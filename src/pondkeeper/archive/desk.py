@@ -80,7 +80,8 @@ class ArchiverDesk:
             return 1
         try:
             asked = self._archiver.ask({"op": "newest", "database": name})
-            newest = (await asyncio.wait_for(asked, FIRST_VERSION_S))["version"]
+            async with asyncio.timeout(FIRST_VERSION_S):
+                newest = (await asked)["version"]
         except (TimeoutError, PondkeeperError) as error:
             _log.warning("the archive could not be asked for versions", database=name, error=str(error))
             return 1
@@ -107,7 +108,8 @@ class ArchiverDesk:
         self._is_stopping = True
         if self._is_started and self.is_on:
             try:
-                await asyncio.wait_for(self._finish(), grace_s)
+                async with asyncio.timeout(grace_s):
+                    await self._finish()
             except TimeoutError:
                 _log.warning("the last versions were not archived in time; the next keeper does it")
         await self._tasks.end()
@@ -181,7 +183,8 @@ class ArchiverDesk:
                 await self._archive(kept)
                 continue
             try:
-                await asyncio.wait_for(self._wake.wait(), self._rest_s())
+                async with asyncio.timeout(self._rest_s()):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

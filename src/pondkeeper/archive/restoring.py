@@ -86,7 +86,8 @@ class Restorations:
         if self._archiver is None or not self._archiver.is_on:
             return
         try:
-            await asyncio.wait_for(self._archiver.now(name, version), KEEP_TIMEOUT_S)
+            async with asyncio.timeout(KEEP_TIMEOUT_S):
+                await self._archiver.now(name, version)
         except (TimeoutError, PondkeeperError) as error:
             _log.warning("what is replaced is not in the archive", database=name, version=version, error=str(error))
 

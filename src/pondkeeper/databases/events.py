@@ -68,7 +68,8 @@ class Listener:
         """What has happened since, at least one event; nothing when nothing did, when some were missed, or at the end."""
         if not self._unsent and not self.has_missed_some and not self.is_over:
             try:
-                await asyncio.wait_for(self._wake.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._wake.wait()
             except TimeoutError:
                 return []
         self._wake.clear()

@@ -20,7 +20,8 @@ async def judge_engine(template: Template, mode: str) -> None:
     """Warn of what nobody has judged; in strict mode raise EngineUnjudged."""
     child = await template.spawn(ChildSpec("judge", ENTRY, {}))
     try:
-        frame = await asyncio.wait_for(child.next_frame(), TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            frame = await child.next_frame()
     except (ChildGone, TimeoutError) as error:
         frame = {"line": "unknown", "unjudged": {"the engine as a whole": [repr(error)]}}
     finally:

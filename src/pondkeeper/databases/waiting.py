@@ -33,7 +33,8 @@ class Waiters:
         waiter = Waiter(version, loop.create_future(), gives_up_on)
         self._waiting.append(waiter)
         try:
-            await asyncio.wait_for(waiter.reached, deadline - loop.time())
+            async with asyncio.timeout(deadline - loop.time()):
+                await waiter.reached
         finally:
             self._waiting.remove(waiter)
 

@@ -121,7 +121,8 @@ class Carrier:
                 self._tasks.start(self._carry_out(status))
             due_at = self.lineup.next_due_at(now)
             try:
-                await asyncio.wait_for(self._wake.wait(), None if due_at is None else max(0.0, due_at - now))
+                async with asyncio.timeout(None if due_at is None else max(0.0, due_at - now)):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

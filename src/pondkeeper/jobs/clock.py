@@ -106,7 +106,8 @@ class JobClock:
             except PondkeeperError as error:
                 _log.error("what is due could not be looked up; it is tried again", error=str(error))
             try:
-                await asyncio.wait_for(self._wake.wait(), rest_s)
+                async with asyncio.timeout(rest_s):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 

@@ -46,7 +46,8 @@ class Follower:
             while not has_ended.is_set():
                 await self._look()
                 try:
-                    await asyncio.wait_for(has_ended.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await has_ended.wait()
                 except TimeoutError:
                     continue
             process.poll()

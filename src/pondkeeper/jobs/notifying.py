@@ -72,7 +72,8 @@ class Notifier:
                 _log.error("webhooks could not be looked up; it is tried again", error=str(error))
                 waiting = 1
             try:
-                await asyncio.wait_for(self._wake.wait(), LOOK_S if waiting else None)
+                async with asyncio.timeout(LOOK_S if waiting else None):
+                    await self._wake.wait()
             except TimeoutError:
                 pass
 
@@ -134,7 +135,8 @@ async def send(notice: Waiting, notify: Notify | None) -> str | None:
         return None  # Why: the job is gone, or tells nobody any more, so there is nobody to tell.
     try:
         url, secret = await asyncio.to_thread(_secrets_of, notify)
-        status = await asyncio.wait_for(_post(url, *_message(notice, secret)), TIMEOUT_S)
+        async with asyncio.timeout(TIMEOUT_S):
+            status = await _post(url, *_message(notice, secret))
     except PondkeeperError as error:
         return error.message
     except TimeoutError:

@@ -161,9 +161,10 @@ class Pool:
         """The reader that is waited for; one that comes too late goes to the next. Raises ReadersBusy."""
         wait_s = max(0.0, wait_s)
         try:
-            return await asyncio.wait_for(waiter, wait_s)
+            async with asyncio.timeout(wait_s):
+                return await waiter
         except TimeoutError:
-            if waiter.done() and not waiter.cancelled():  # Trap: since 3.12 a reader that comes in the last moment is lost.
+            if waiter.done() and not waiter.cancelled():  # Trap: a reader that comes in the last moment.
                 self._hand_on(waiter.result())
             message = f"All {self.limits.count} readers were busy for {wait_s:g} s."
             raise ReadersBusy(message, retry_after_s=RETRY_AFTER_S) from None
@@ -235,7 +236,8 @@ class Pool:
         self._readers.add(reader)
         reader.child.exited.add_done_callback(lambda _: self._on_exit(reader, temp_directory))
         try:
-            await asyncio.wait_for(reader.child.next_frame(), BIRTH_TIMEOUT_S)
+            async with asyncio.timeout(BIRTH_TIMEOUT_S):
+                await reader.child.next_frame()
         except ChildGone:
             return
         except TimeoutError:
@@ -357,7 +359,8 @@ class Pool:
         newest = self._newest[reader.database]
         reader.child.send({"op": "open", "snapshot": reader.open_message(newest, self.limits.resources)})
         try:
-            frame = await asyncio.wait_for(reader.child.next_frame(), OPEN_TIMEOUT_S)
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                frame = await reader.child.next_frame()
         except ChildGone:
             return
         except TimeoutError:

@@ -28,9 +28,11 @@ from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.jobs.desk import JobsDesk
+from pondkeeper.server import last_resort
 from pondkeeper.server.allocator import keep_freed_memory
 from pondkeeper.server.app import create_app
 from pondkeeper.server.http_server import HttpServer
+from pondkeeper.server.last_resort import LastResort
 from pondkeeper.server.listening import listen_control, listen_tcp
 from pondkeeper.server.narration import narrate
 from pondkeeper.server.pipelines import Pipelines
@@ -83,6 +85,7 @@ class Keeper:
         self._server: HttpServer | None = None
         self._pipelines: Pipelines | None = None
         self._jobs: JobsDesk | None = None
+        self._last_resort: LastResort | None = None
         self._stop_by = 0.0
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -92,6 +95,7 @@ class Keeper:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self.hang_up)
+        self._last_resort = LastResort(loop)
         async with AsyncExitStack() as steps:
             await self._start(steps)
             _collect_only_what_is_new()
@@ -103,6 +107,8 @@ class Keeper:
         """Begin to stop; told again, let nothing finish any more."""
         grace_s = 0.0 if self._stopping.is_set() else self._settings.server.grace_s
         self._stop_by = time.monotonic() + grace_s
+        if self._last_resort is not None:
+            self._last_resort.arm(grace_s + self._runs_end_in_s + last_resort.AFTER_S)
         if self._stopping.is_set() and self._server is not None:
             self._server.hurry()
         if self._stopping.is_set() and self._pipelines is not None:
@@ -115,6 +121,11 @@ class Keeper:
             self.stop()
         elif self._jobs is not None:
             self._jobs.clock.read_again()
+
+    @property
+    def _runs_end_in_s(self) -> float:
+        """How long runs may take to end with us; 0 where they go on without us."""
+        return self._settings.runs.kill_after_s if self._settings.runs.when_keeper_dies == "end" else 0.0
 
     @property
     def _grace_left_s(self) -> float:

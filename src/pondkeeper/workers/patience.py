@@ -17,7 +17,8 @@ async def next_sign(child: Child, who: str, silence_s: float) -> dict[str, Any] 
     done = child.work_done()
     while True:
         try:
-            return await asyncio.wait_for(child.next_frame(), silence_s)
+            async with asyncio.timeout(silence_s):
+                return await child.next_frame()
         except ChildGone as gone:
             raise WorkerDied(f"{who} died.", status=gone.status) from gone
         except TimeoutError:

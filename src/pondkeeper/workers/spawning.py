@@ -115,7 +115,8 @@ class Template:
             connection = await self._started()
             try:
                 socket.send_fds(connection, [request], descriptors)
-                answer = await asyncio.wait_for(_receive(connection), FORK_TIMEOUT_S)
+                async with asyncio.timeout(FORK_TIMEOUT_S):
+                    answer = await _receive(connection)
             except (ConnectionError, TimeoutError):
                 answer = b""
             if answer:
@@ -139,7 +140,8 @@ class Template:
                 )
             self._socket = ours
             try:
-                ready = await asyncio.wait_for(_receive(ours), START_TIMEOUT_S)
+                async with asyncio.timeout(START_TIMEOUT_S):
+                    ready = await _receive(ours)
             except TimeoutError as error:
                 await self.stop()
                 raise TemplateFailed(f"The template did not start within {START_TIMEOUT_S:.0f} s.") from error

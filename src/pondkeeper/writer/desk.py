@@ -205,13 +205,15 @@ class WriterDesk:
         """Let the writer publish what it has, close the file and give the lease back. Raises TimeoutError."""
         if self._child is not None and self.is_open:
             self._child.send({"op": "close"})
-            await asyncio.wait_for(self._closed.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._closed.wait()
 
     async def is_closed_within(self, timeout_s: float) -> bool:
         """Whether our writer does not have the file, or gives it back in that time by itself."""
         if self.is_open:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._closed.wait()
         return not self.is_open
 
     async def stop(self, timeout_s: float) -> None:

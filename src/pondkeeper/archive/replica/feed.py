@@ -219,7 +219,8 @@ class Outlet:
             if left_s <= 0 or is_over():
                 return None
             with suppress(TimeoutError):
-                await asyncio.wait_for(is_newer.wait(), min(left_s, LOOK_S))
+                async with asyncio.timeout(min(left_s, LOOK_S)):
+                    await is_newer.wait()
         offer = await self._whole(self._offered())
         replica = self._seen(asked.replica)
         replica.holds = offer.manifest.version

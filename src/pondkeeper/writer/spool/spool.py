@@ -216,7 +216,8 @@ class Spool:
         if not self._line.has_waiting:
             self._arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), timeout_s)
+                async with asyncio.timeout(timeout_s):
+                    await self._arrived.wait()
             except TimeoutError:
                 return False
         return True
@@ -337,7 +338,8 @@ class Spool:
             if seen.settled is not None or left_s <= 0:
                 return seen
             with suppress(TimeoutError):
-                await asyncio.wait_for(progress.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await progress.wait()
 
     def _tell_progress(self) -> None:
         self._progress.set()

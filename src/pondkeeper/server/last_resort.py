@@ -1,0 +1,50 @@
+"""The last resort of a stop: a keeper whose stop gets stuck ends all the same, and says what it waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from typing import Any, Final
+
+import msgspec
+
+AFTER_S: Final = 15.0  # beyond the grace: what closes files, archives and children has bounds of its own, below that
+EXIT_CODE: Final = 1
+
+
+class LastResort:
+    """Armed when the stop begins, until the process has ended.
+
+    Why it may end the process as a kill would: nothing is acknowledged that is not on the disk, and the children end when
+    their pipes close. Why a thread: it may be the event loop that is stuck.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: threading.Timer | None = None
+
+    def arm(self, after_s: float) -> None:
+        """End the process after that time; told again, nothing changes."""
+        if self._timer is None:
+            self._timer = threading.Timer(after_s, self._end, [after_s])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _end(self, after_s: float) -> None:
+        waits_for = sorted(_where(task) for task in asyncio.all_tasks(self._loop))
+        line = {"event": f"the stop did not end within {after_s:g} s; the keeper ends as if it was killed", "level": "critical"}
+        # Why not through the log: its thread may be what is stuck.
+        os.write(sys.stderr.fileno(), msgspec.json.encode(line | {"waits_for": waits_for}) + b"\n")
+        os._exit(EXIT_CODE)
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """The coroutines that the task is in, from the outermost to the one that waits."""
+    names: list[str] = []
+    coroutine: Any = task.get_coro()
+    while (name := getattr(coroutine, "__qualname__", None)) is not None:
+        names.append(str(name))
+        coroutine = getattr(coroutine, "cr_await", None)
+    return " > ".join(names)
