@@ -8,13 +8,14 @@ the `copy2` of a live file, and DuckDB's own EXPORT DATABASE. What changed is co
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ import duckdb
 
 from benchmarks.crowd import HttpCrowd
 from benchmarks.keeper import RunningKeeper, environment, keeping
+from benchmarks.lean import LeanClient
 from benchmarks.report import Figure, ratio_at_least, ratio_at_most
 from benchmarks.running import Run, run
 from benchmarks.warehouse import BALLAST_ROW_BYTES, sized, workplace
@@ -34,6 +36,7 @@ UPDATE = "UPDATE ballast SET c0 = c0 + 1 WHERE rowid >= ? AND rowid < ?"
 CHANGED_SHARE = 0.01
 TIMEOUT_S = 600
 CLIENTS = 8
+COMMITS_AT_MOST = 20
 STORED_BAR, TIME_BAR, RESTORE_BAR = ratio_at_most(1.2), ratio_at_most(0.1), ratio_at_most(1.5)
 VERSIONS_BAR, THROUGHPUT_BAR = ratio_at_most(3.0), ratio_at_least(0.9)
 
@@ -86,7 +89,7 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
         this.say("the incremental backup")
         stored_before_bytes = _folder_bytes(keeper.home / "archive")
         began = time.perf_counter()
-        taken = client.post("/v1/backups")
+        client.post("/v1/backups")
         took_s = time.perf_counter() - began
         stored_bytes = _folder_bytes(keeper.home / "archive") - stored_before_bytes
         copy = file.parent / "copy.duckdb"
@@ -97,11 +100,25 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
             Figure(f"{name}: incremental backup", took_s, "s", "cp, flushed", copy_s, TIME_BAR, f"the first one took {first_s:.1f} s"),
         )
         copy.unlink()
-        _restores(this, keeper, file.parent, {"a snapshot": taken["version"], "the archive alone": first["version"]}, sizes)
+        newest = _without_snapshot(client, keeper, first["version"])
+        _restores(this, keeper, file.parent, {"snapshot": newest, "archive": first["version"]}, sizes)
         _peers(this, keeper, file, sizes)
         client = keeper.client(TIMEOUT_S)  # Why anew: the keeper has closed a connection that was idle for so long
         client.execute("DELETE FROM event")
         client.execute("UPDATE ballast SET c0 = c0 - 1 WHERE rowid >= ? AND rowid < ?", parameters=[at, at + count], limits={"timeout_s": TIMEOUT_S})
+
+
+def _without_snapshot(client: LeanClient, keeper: RunningKeeper, version: int) -> int:
+    """Commit until there is no snapshot of that version any more: a reader may have kept it open. The newest version."""
+    folder = keeper.published.resolve().parent.with_name(f"{version:012}")
+    newest = version
+    for number in range(COMMITS_AT_MOST):
+        if not folder.exists():
+            return newest
+        newest = client.execute(INSERT, parameters=[1 + number])["version"]
+        client.query("SELECT 1", at_least=newest, limits={"timeout_s": TIMEOUT_S})
+        time.sleep(0.5)  # readers let go, and one more publish finds it out
+    raise RuntimeError(f"the snapshot of version {version} does not go")
 
 
 def _restores(this: Run, keeper: RunningKeeper, folder: Path, versions: dict[str, int], sizes: Sizes) -> None:
@@ -111,19 +128,23 @@ def _restores(this: Run, keeper: RunningKeeper, folder: Path, versions: dict[str
     its files are more than the machine's memory, and whoever came first would make room for the other.
     """
     target, copy = folder / "restored.duckdb", folder / "copy.duckdb"
-    kept = {"a snapshot": keeper.published, "the archive alone": keeper.home / "archive"}
+    kept = {"snapshot": keeper.published, "archive": keeper.home / "archive"}
     for source, version in versions.items():
         restores_s, copies_s = [], []
         for turn in range(sizes.restores):
-            this.say(f"turn {turn}: a restore into a new file, from {source}, and a copy")
-            command = ["backup", "restore", "--version", str(version), "--to", str(target)]
+            this.say(f"turn {turn}: a restore into a new file, from the {source}, and a copy")
+            command = ["backup", "restore", "--version", str(version), "--to", str(target), "--json"]
             _cache_only(kept[source], folder)
-            restores_s.append(_timed(lambda command=command: _pondkeeper(keeper, *command)))  # type: ignore[misc]  # mypy infers no lambda with a default
+            began = time.perf_counter()
+            said = json.loads(_pondkeeper(keeper, *command))
+            restores_s.append(time.perf_counter() - began)
+            if said["source"] != source:
+                raise RuntimeError(f"version {version} was restored from the {said['source']}, not from the {source}")
             target.unlink()
             _cache_only(keeper.published, folder)
             copies_s.append(_timed(lambda: _copy(keeper.published, copy)))
             copy.unlink()
-        name = f"restore of {sizes.backup_gb:g} GB from {source}, proved"
+        name = f"restore of {sizes.backup_gb:g} GB from the {source}, proved"
         note = f"ours: {_listed(restores_s)}; cp: {_listed(copies_s)}"
         this.add(Figure(name, median(restores_s), "s", "cp, flushed", median(copies_s), RESTORE_BAR, note))
 
@@ -223,13 +244,12 @@ def _cache_only(wanted: Path, folder: Path) -> None:
     """The page cache has this file, or the files of this folder, and no other file of the folder."""
     needed = set(_files(wanted.resolve()))
     for file in set(_files(folder)) - needed:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+        with suppress(FileNotFoundError), file.open("rb") as opened:  # the keeper's small files come and go
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     for file in needed:
-        subprocess.run(["cat", str(file)], check=True, stdout=subprocess.DEVNULL)
+        with file.open("rb", buffering=0) as opened:
+            while opened.read(1 << 20):
+                pass
 
 
 def _files(path: Path) -> list[Path]:
@@ -247,11 +267,12 @@ def _copy(source: Path, target: Path) -> None:
         os.close(descriptor)
 
 
-def _pondkeeper(keeper: RunningKeeper, *arguments: str) -> None:
+def _pondkeeper(keeper: RunningKeeper, *arguments: str) -> str:
     command = [sys.executable, "-m", "pondkeeper.cli.main", *arguments, "--home", str(keeper.home)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment({}), timeout=TIMEOUT_S)
     if done.returncode:
         raise RuntimeError(f"pondkeeper {' '.join(arguments)}: {done.stderr[-500:]}")
+    return done.stdout
 
 
 def _blocks(file: Path) -> list[bytes]:
