@@ -25,7 +25,8 @@ import duckdb
 from pondkeeper.files.paths import Home, default_home
 from pondkeeper.jobs.definition import Job
 from pondkeeper.jobs.kinds_settings.dlt import DltSettings
-from pondkeeper.jobs.launching import Launcher, start_supervisor
+from pondkeeper.jobs.launching import Launcher
+from pondkeeper.jobs.starting import start_supervisor
 from pondkeeper.jobs.status import status_in
 from pondkeeper.settings import Settings
 

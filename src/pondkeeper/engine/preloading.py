@@ -1,4 +1,4 @@
-"""The engine's libraries loaded without a thread of their own, so that the template can fork.
+"""The engine's libraries as the keeper's children need them: without threads, and with little memory set aside.
 
 Imported first by the template; what it sets must be there before the libraries are loaded.
 """
@@ -6,16 +6,11 @@ Imported first by the template; what it sets must be there before the libraries 
 import os
 import sys
 
-# Trap: pyarrow's allocator starts a background thread when it is loaded.
-os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"
 # Trap: pyarrow's own allocator reserves 1 GiB at its first use, and all of it counts against a reader's RLIMIT_DATA.
 os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
 
-import duckdb
+import pondkeeper.engine.threadless  # noqa: F401  # isort: skip  # it loads them, without threads
 import pyarrow as pa
-
-# Trap: importing duckdb 1.5 opens a default in-memory database, with a thread for each further core.
-duckdb.default_connection().close()
 
 # Trap: duckdb 1.5 looks for pandas six times at each statement with parameters, along the whole path: 0.2 ms of CPU. And
 # where it is installed, each child would load it.

@@ -18,9 +18,10 @@ from pondkeeper.jobs.endings import cancel_run, settle_lost
 from pondkeeper.jobs.folders import read_status, runs_of
 from pondkeeper.jobs.history import end_of_log, record_now
 from pondkeeper.jobs.keeping import mark_recorded, prune
-from pondkeeper.jobs.launching import Launcher, file_of, start_supervisor, unwritable, with_database
+from pondkeeper.jobs.launching import Launcher, file_of, unwritable, with_database
 from pondkeeper.jobs.loading import job_named, load_jobs
 from pondkeeper.jobs.notifying import deliver_now
+from pondkeeper.jobs.starting import start_supervisor
 from pondkeeper.jobs.status import Phase, RunStatus, status_in
 from pondkeeper.settings import Settings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,8 +17,8 @@ from pondkeeper.jobs.endings import settle_lost, signal_supervisor
 from pondkeeper.jobs.folders import is_alive, read_status, runs_of
 from pondkeeper.jobs.following import Follower
 from pondkeeper.jobs.keeping import mark_recorded, prune
-from pondkeeper.jobs.launching import start_supervisor
 from pondkeeper.jobs.lineup import Lineup
+from pondkeeper.jobs.starting import Started, Starter
 from pondkeeper.jobs.status import Phase, RunStatus, status_in
 from pondkeeper.workers.side_tasks import SideTasks
 
@@ -44,6 +43,7 @@ class Carrier:
         self._settings = settings
         self._history = history
         self._emit = emit
+        self._starter = Starter()
         self._tasks = SideTasks()
         self._wake = asyncio.Event()
         self._is_stopping = False
@@ -79,6 +79,7 @@ class Carrier:
             await self._wait_for_runs(self._settings.kill_after_s + STOP_MARGIN_S)
             os.close(self._keeper_pipe[0])
         await self._tasks.end()
+        await asyncio.to_thread(self._starter.close)
 
     async def _wait_for_runs(self, timeout_s: float) -> None:
         give_up_at = time.monotonic() + timeout_s
@@ -134,7 +135,7 @@ class Carrier:
     async def _carry_out(self, status: RunStatus) -> None:
         keeper_fd = None if self._keeper_pipe is None else self._keeper_pipe[0]
         try:
-            process = await asyncio.to_thread(start_supervisor, self._home.run(status.run_id), keeper_fd)
+            process = await asyncio.to_thread(self._starter.start, self._home.run(status.run_id), status.kind, keeper_fd)
         except OSError as error:
             _log.error("a run could not be started; it is tried again", run=status.run_id, job=status.job, error=str(error))
             self._wait_again(status)
@@ -147,7 +148,7 @@ class Carrier:
         self.lineup.add(status)
         self._wake.set()
 
-    async def _follow(self, status: RunStatus, process: subprocess.Popen[bytes] | None) -> None:
+    async def _follow(self, status: RunStatus, process: Started | None) -> None:
         paths = self._home.run(status.run_id)
         follower = Follower(paths, process, self._progressed)
         while True:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from typing import Final
 
 from pondkeeper.files.locks import is_flocked
 from pondkeeper.files.paths import RunPaths
+from pondkeeper.jobs.starting import Started
 from pondkeeper.jobs.status import FINAL, Phase, RunStatus, status_in
 
 LOOK_S: Final = 0.25
@@ -21,7 +21,7 @@ OnChange = Callable[[RunStatus], None]
 class Follower:
     """Waits for the end of one attempt, and tells of its progress now and then. `process`: the supervisor, if it is our child."""
 
-    def __init__(self, paths: RunPaths, process: subprocess.Popen[bytes] | None, on_change: OnChange) -> None:
+    def __init__(self, paths: RunPaths, process: Started | None, on_change: OnChange) -> None:
         self._paths = paths
         self._process = process
         self._on_change = on_change
@@ -37,10 +37,13 @@ class Follower:
             return
         await self._ended_child(self._process)
 
-    async def _ended_child(self, process: subprocess.Popen[bytes]) -> None:
+    async def _ended_child(self, process: Started) -> None:
         loop = asyncio.get_running_loop()
         has_ended = asyncio.Event()
-        descriptor = os.pidfd_open(process.pid)
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except ProcessLookupError:  # Why: it has ended, and was no child of ours to wait for.
+            return
         loop.add_reader(descriptor, has_ended.set)
         try:
             while not has_ended.is_set():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,20 +106,3 @@ def workdir_of(home: Home, settings: Settings) -> Path:
     """Where programs of jobs start: in the folder of the settings file; of one in a home, beside the home."""
     folder = settings.file.absolute().parent if settings.file is not None else home.root
     return folder.parent if folder == home.root or folder.name == HOME_NAME else folder
-
-
-def start_supervisor(paths: RunPaths, keeper_fd: int | None = None) -> subprocess.Popen[bytes]:
-    """Start the supervisor of a queued run, in a session of its own; it outlives this process.
-
-    It ends the run when the other end of `keeper_fd` is closed, which the kernel does when this process dies.
-    """
-    command = [sys.executable, "-P", "-m", "pondkeeper.kinds.supervisor", str(paths.folder)]
-    return subprocess.Popen(
-        command if keeper_fd is None else [*command, str(keeper_fd)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=None,  # Why ours: a supervisor that cannot even start says so there, and nowhere else.
-        env={**os.environ, "PONDKEEPER_RUN": paths.run_id},
-        start_new_session=True,
-        pass_fds=() if keeper_fd is None else (keeper_fd,),
-    )

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,11 +40,21 @@ TRY_AGAIN_S: Final = 0.02
 CHUNK_BYTES: Final = 64 * 1024
 LEFTOVERS_S: Final = 5.0
 LAST_WORD_S: Final = 600.0
+BEGINS_AGAIN: Final = 5
+BEGIN_AGAIN_S: Final = 1.0
+# Trap: the driver of PostgreSQL (adbc 1.3 to 1.9) ends its process when the server dies: arrow-adbc issue 3878.
+DIES_OVER_ITS_SOURCE: Final = {"postgres": frozenset({-signal.SIGABRT, -signal.SIGSEGV})}
 _TOLD: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def main(arguments: list[str]) -> int:
-    """Carry out the attempt that the folder's status says is queued; TAKEN when somebody else does, or has done."""
+Work = Callable[[list[str]], int]
+
+
+def main(arguments: list[str], work: Work | None = None) -> int:
+    """Carry out the attempt that the folder's status says is queued; TAKEN when somebody else does, or has done.
+
+    `work`: what the run's own process is to do, where this one has loaded it already and can fork it.
+    """
     paths = RunPaths(Path(arguments[0]))
     keeper_fd = int(arguments[1]) if len(arguments) > 1 else None
     wake = _wake_on_signals()
@@ -60,7 +71,7 @@ def main(arguments: list[str]) -> int:
     adopt_orphans()
     # Why: the keeper asks for short slices, which children inherit; what works in the background can have longer ones.
     slices.ask_for(os.getpid(), slices.LONG_S if status.priority == "background" else 0.0)
-    supervisor = Supervisor(paths, plan, status, wake, keeper_fd)
+    supervisor = Supervisor(paths, plan, status, wake, keeper_fd, work)
     _let_go_of_stderr()
     supervisor.run()
     return 0
@@ -91,7 +102,10 @@ def _wake_on_signals() -> int:
 class Supervisor:
     """One attempt, from its first status to its last."""
 
-    def __init__(self, paths: RunPaths, plan: dict[str, Any], status: RunStatus, wake: int, keeper_fd: int | None) -> None:
+    def __init__(
+        self, paths: RunPaths, plan: dict[str, Any], status: RunStatus, wake: int, keeper_fd: int | None, work: Work | None
+    ) -> None:
+        self._work = work
         self._paths = paths
         self._plan = plan
         self._job = plan["job"]
@@ -140,22 +154,47 @@ class Supervisor:
         if self._is_direct:
             self._status.phase = Phase.RUNNING
             self._write(durable=False)
-        program = self._program = self._start()
-        os.close(self._tell_secrets)
         if self._job["timeout_s"] is not None:
             self._ends_at = time.monotonic() + self._job["timeout_s"]
-        os.set_blocking(program.output.fileno(), False)
-        for descriptor in (program.output.fileno(), self._secrets, self._wake, self._keeper_fd):
+        for descriptor in (self._secrets, self._wake, self._keeper_fd):
             if descriptor is not None:
                 self._selector.register(descriptor, selectors.EVENT_READ)
+        code = self._stay_with(self._start())
+        for _ in range(BEGINS_AGAIN):
+            if not self._has_died_over_its_source(code):
+                break
+            self._log.say(f"the work was killed by {signal.Signals(-code).name} while it copied, as its driver does when the source dies: it begins again")
+            time.sleep(BEGIN_AGAIN_S)
+            code = self._stay_with(self._start())
+        if not self._is_direct:
+            self._status = status_in(self._paths.status_json) or self._status
+        return code
+
+    def _stay_with(self, program: Program) -> int:
+        """Until nothing of it lives; its exit code."""
+        self._program = program
+        output = program.output.fileno()
+        os.set_blocking(output, False)
+        self._selector.register(output, selectors.EVENT_READ)
         while program.code is None:
             self._wait(program)
         self._end_leftovers(program)
         while self._pump(program):
             pass
-        if not self._is_direct:
-            self._status = status_in(self._paths.status_json) or self._status
+        if output in self._selector.get_map():
+            self._selector.unregister(output)
+        program.output.close()
         return program.code
+
+    def _has_died_over_its_source(self, code: int) -> bool:
+        """Whether it has staged at most, so that all of it can begin again within this attempt."""
+        status = status_in(self._paths.status_json)
+        return (
+            code in DIES_OVER_ITS_SOURCE.get(self._job["kind"], ())
+            and self._stop is None
+            and status is not None
+            and status.phase in (Phase.RUNNING, Phase.EXTRACTING)
+        )
 
     @property
     def _is_direct(self) -> bool:
@@ -165,8 +204,7 @@ class Supervisor:
     def _start(self) -> Program:
         settings = self._job["settings"]
         if not self._is_direct:
-            command = [sys.executable, "-P", "-m", "pondkeeper.kinds.work", str(self._paths.folder), str(self._tell_secrets)]
-            return Program(command, self._environment(), _existing(self._workdir), [self._tell_secrets])
+            return self._start_work([str(self._paths.folder), str(self._tell_secrets)])
         environment = self._environment()
         for name, text in settings["environment"].items():
             environment[name] = reveal(text) if is_reference(text) else text
@@ -174,9 +212,16 @@ class Supervisor:
                 self._mask.hide(environment[name])
         folder = Path(settings["folder"]) if settings["folder"] else self._workdir
         try:
-            return Program(settings["command"], environment, _existing(folder))
+            return Program.started(settings["command"], environment, _existing(folder))
         except OSError as error:
             raise not_started(settings["command"][0], error) from error
+
+    def _start_work(self, arguments: list[str]) -> Program:
+        environment, folder = self._environment(), _existing(self._workdir)
+        if (work := self._work) is not None:
+            return Program.forked(lambda: work(arguments), environment, folder, [self._tell_secrets])
+        command = [sys.executable, "-P", "-m", "pondkeeper.kinds.work", *arguments]
+        return Program.started(command, environment, folder, [self._tell_secrets])
 
     @property
     def _workdir(self) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,13 @@ from typing import Any
 import pytest
 
 from pondkeeper.errors import EmptySource, RunCancelled, SchemaDrifted, SourceRefused, SourceUnavailable
+from pondkeeper.jobs.status import Phase
 from pondkeeper.kinds.postgres.run import run
 from tests.kinds.postgres.copying import Shop
+from tests.kinds.running import job_running
 from tests.support.keeper import KeeperProcess, wait_until
 from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.processes import tree
 
 ORDERS = """
 CREATE TABLE orders (id bigint PRIMARY KEY, customer text, total numeric(10,2), gone boolean DEFAULT false, updated_at timestamptz DEFAULT now());
@@ -319,16 +324,15 @@ COPYING = "SELECT count(*) FROM pg_stat_activity WHERE datname = '{source}' AND 
 @pytest.mark.fault
 @pytest.mark.parametrize("how", ["kill9", "restart", "sessions"])
 def test_a_source_that_dies_in_the_middle_is_copied_again(shop: Shop, postgres: PostgresServer, source: str, how: str) -> None:
-    """The server is killed, restarted, or ends the sessions: the run waits for it and copies anew, and every row is here once."""
+    """The server is killed, restarted, or ends the sessions: the run waits for it and copies anew, and every row is here once.
+
+    Also where the driver dies with the server, and takes the process of the copy with it.
+    """
     postgres.execute(SLOW, database=source)
-    context = shop.begin(tables=["slow_orders"], table=[{"name": "slow_orders", "to": "orders"}], wait_for_source_s=120.0)
-    said: list[str] = []
-    context.say = said.append  # type: ignore[method-assign]
-    failed: list[BaseException] = []
-    runner = threading.Thread(target=lambda: _run(context, failed))
-    runner.start()
-    try:
-        wait_until(lambda: failed or postgres.execute(COPYING.format(source=source)) == [(1,)], what="a copy under way")
+    settings = shop.settings | {"tables": ["slow_orders"], "wait_for_source_s": 120.0}
+    table = [{"name": "slow_orders", "to": "orders"}]
+    with job_running(shop.file, "postgres", name=source, source=shop.source, table=table, **settings) as started:
+        wait_until(lambda: postgres.execute(COPYING.format(source=source)) == [(1,)], what="a copy under way")
         if how == "sessions":
             postgres.end_sessions(source)
         elif how == "kill9":
@@ -336,12 +340,29 @@ def test_a_source_that_dies_in_the_middle_is_copied_again(shop: Shop, postgres: 
             postgres.start()
         else:
             postgres.restart()
-    finally:
-        runner.join()
-        shop.end(context)
-    assert failed == []
-    assert any("Trying again" in line for line in said), "it was not in the middle"
+        status = started.ended()
+    assert status.phase is Phase.DONE, status.error
+    shop.version = max(status.versions)
+    assert "Trying again" in started.log() or "it begins again" in started.log(), "it was not in the middle"
     assert same(shop, postgres, source)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("number", "phase"), [(signal.SIGABRT, Phase.DONE), (signal.SIGKILL, Phase.FAILED)])
+def test_a_copy_that_its_driver_ends_begins_again(shop: Shop, postgres: PostgresServer, source: str, number: signal.Signals, phase: Phase) -> None:
+    """A driver that dies over its source has only staged: the attempt goes on with another process. Who is killed has failed."""
+    postgres.execute(SLOW, database=source)
+    settings = shop.settings | {"tables": ["slow_orders"], "wait_for_source_s": 120.0}
+    table = [{"name": "slow_orders", "to": "orders"}]
+    with job_running(shop.file, "postgres", name=source, source=shop.source, table=table, **settings) as started:
+        wait_until(lambda: postgres.execute(COPYING.format(source=source)) == [(1,)], what="a copy under way")
+        wait_until(lambda: started.status().phase is Phase.EXTRACTING, what="the status of it")
+        [work] = [pid for pid in tree(started.process.pid) if pid != started.process.pid]
+        os.kill(work, number)
+        status = started.ended()
+    assert status.phase is phase, status.error
+    assert ("it begins again" in started.log()) is (phase is Phase.DONE)
+    assert status.attempt == 1
 
 
 def _run(context: Any, failed: list[BaseException]) -> None:

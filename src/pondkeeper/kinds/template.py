@@ -1,0 +1,126 @@
+"""The template of runs: a process that has loaded what runs need, and forks their supervisors.
+
+    python -P -m pondkeeper.kinds.template FD
+
+Each request on the socket FD is a JSON object `{"folder", "kind"}`, with a descriptor if the run is to end with the keeper; the
+answer is `{"pid"}` of the supervisor, or `{"refused"}` and why. A supervisor is forked twice, so that it becomes the keeper's
+child; its work is forked by it. Only kinds that run no code of other people are started so: that has to be loaded anew each
+time, as it is on disk then.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pondkeeper.kinds import supervisor, work
+from pondkeeper.kinds.programs import keep_only
+from pondkeeper.workers import fence
+from pondkeeper.workers.importing import import_quickly
+
+MARK: Final = "PONDKEEPER_RUN"
+_IDLE_END_S: Final = 900.0
+_MAX_REQUEST_BYTES: Final = 16 * 1024
+_NEEDED: Final = {
+    "postgres": ("engine.threadless", "kinds.postgres.run", "kinds.postgres.connecting", "kinds.postgres.copying", "kinds.through_keeper"),
+    "download": ("kinds.download.run", "kinds.through_keeper"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Fork supervisors until the other end of the socket is closed, or nobody has asked for long."""
+    connection = socket.socket(fileno=int(arguments[0]))
+    connection.settimeout(_IDLE_END_S)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # Why: Ctrl-C is for the keeper, whose end we see by the socket.
+    import_quickly()
+    while True:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(connection, _MAX_REQUEST_BYTES, 1)
+        except (TimeoutError, ConnectionError):
+            return
+        if not data:
+            return
+        request = json.loads(data)
+        answer: dict[str, Any] = {"refused": why} if (why := _load(request["kind"])) else {"pid": _fork_adopted(request["folder"], descriptors)}
+        for descriptor in descriptors:
+            os.close(descriptor)
+        connection.send(json.dumps(answer).encode())
+
+
+def _load(kind: str) -> str | None:
+    """Have what runs of the kind need; why they cannot be forked, if so."""
+    try:
+        for module in _NEEDED[kind]:
+            importlib.import_module(f"pondkeeper.{module}")
+    except ImportError as error:  # Why not raised: the run says it itself, and how to get the package that is missing.
+        return str(error)
+    threads = len(os.listdir("/proc/self/task"))
+    if threads != 1:
+        return f"it has {threads} threads after its imports, and a fork copies their locks, not the threads"
+    gc.freeze()
+    return None
+
+
+def _fork_adopted(folder: str, descriptors: list[int]) -> int:
+    """Fork the supervisor through a parent that exits at once; its pid."""
+    read_end, write_end = os.pipe()
+    between = os.fork()
+    if between == 0:
+        child = os.fork()
+        if child == 0:
+            _supervise(Path(folder), descriptors)
+        os.write(write_end, str(child).encode())
+        os._exit(0)
+    os.close(write_end)
+    pid = int(os.read(read_end, 32))
+    os.close(read_end)
+    os.waitpid(between, 0)
+    return pid
+
+
+def _supervise(folder: Path, descriptors: list[int]) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        fence.set_name("pond-run")
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 0)
+        os.dup2(nowhere, 1)
+        keep_only(descriptors)
+        _mark(folder.name)
+        code = supervisor.main([str(folder), *map(str, descriptors)], work=work.main)
+    except BaseException:  # noqa: BLE001  Why: a forked child must never return into the template's loop.
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _mark(run_id: str) -> None:
+    """Have the mark of the run in our environment, also where the kernel shows it: what outlives a supervisor is found by that.
+
+    Trap: `/proc/PID/environ` is the memory that the process was started with; whoever sets a variable later writes elsewhere.
+    So the template was started with a mark that is long enough, and we write over it. proc(5): `env_start` is field 50 of stat.
+    """
+    os.environ[MARK] = run_id
+    shown = Path("/proc/self/environ").read_bytes()
+    at = (b"\0" + shown).find(f"\0{MARK}=".encode())
+    length = shown.find(b"\0", at) - at
+    text = f"{MARK}={run_id}".encode()
+    start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[47])
+    if at < 0 or len(text) > length:
+        raise ValueError("the template was started without room for the mark of a run")
+    ctypes.memmove(start + at, text.ljust(length, b"\0"), length)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
