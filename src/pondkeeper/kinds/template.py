@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -30,10 +31,13 @@ from pondkeeper.workers.importing import import_quickly
 MARK: Final = "PONDKEEPER_RUN"
 _IDLE_END_S: Final = 900.0
 _MAX_REQUEST_BYTES: Final = 16 * 1024
+_ALWAYS: Final = ("engine.threadless", "engine.plain", "engine.staged", "engine.fileformat", "kinds.warehouse", "kinds.through_keeper")
 _NEEDED: Final = {
-    "postgres": ("engine.threadless", "kinds.postgres.run", "kinds.postgres.connecting", "kinds.postgres.copying", "kinds.through_keeper"),
-    "download": ("kinds.download.run", "kinds.through_keeper"),
+    "postgres": ("kinds.postgres.run", "kinds.postgres.connecting", "kinds.postgres.copying"),
+    "download": ("kinds.download.run",),
 }
+# What those load late, when they are used.
+_LOADED_LATE: Final = {"postgres": ("pyarrow.compute", "pyarrow.dataset", "importlib_resources"), "download": ("encodings.idna",)}
 
 
 def main(arguments: list[str]) -> None:
@@ -60,10 +64,13 @@ def main(arguments: list[str]) -> None:
 def _load(kind: str) -> str | None:
     """Have what runs of the kind need; why they cannot be forked, if so."""
     try:
-        for module in _NEEDED[kind]:
+        for module in (*_ALWAYS, *_NEEDED[kind]):
             importlib.import_module(f"pondkeeper.{module}")
     except ImportError as error:  # Why not raised: the run says it itself, and how to get the package that is missing.
         return str(error)
+    for module in _LOADED_LATE[kind]:
+        with suppress(ImportError):
+            importlib.import_module(module)
     threads = len(os.listdir("/proc/self/task"))
     if threads != 1:
         return f"it has {threads} threads after its imports, and a fork copies their locks, not the threads"
