@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pondkeeper.kinds.download.wanted import Wanted
 
 MOST_PARKED: Final = 2000
+UNREACHABLE_IN_A_ROW: Final = 100
 POLL_S: Final = 0.5
 
 
@@ -30,7 +31,10 @@ class Task:
 
 
 class Line:
-    """Hands tasks to workers. A server that asks for a pause (Retry-After) gets it, for all that is to be asked of it."""
+    """Hands tasks to workers. A server that asks for a pause (Retry-After) gets it, for all that is to be asked of it.
+
+    `found_nobody`: it has closed itself, since nobody answers any more.
+    """
 
     def __init__(self, source: Iterator[Wanted], *, requests_per_s: float = 0.0) -> None:
         self._source: Iterator[Wanted] | None = source
@@ -41,6 +45,8 @@ class Line:
         self._under_way = 0
         self._pauses: dict[str, float] = {}
         self._closed = False
+        self._unreachable_in_a_row = 0
+        self.found_nobody = False
         self._changed = threading.Condition()
 
     def take(self) -> Task | None:
@@ -66,10 +72,17 @@ class Line:
         task.attempts += 1
         return task
 
-    def done(self) -> None:
-        """A task is over, whatever became of it."""
+    def done(self, *, unreachable: bool = False) -> None:
+        """A task is over, whatever became of it. When so many in a row got no answer at all, no more is handed out.
+
+        Why here, and not where results are counted: that is done now and then, and thousands may be asked for meanwhile.
+        """
         with self._changed:
             self._under_way -= 1
+            self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if unreachable else 0
+            if self._unreachable_in_a_row >= UNREACHABLE_IN_A_ROW:
+                self.found_nobody = self._closed = True
+                self._changed.notify_all()
             self._changed.notify()
 
     def park(self, task: Task, wait_s: float) -> None:

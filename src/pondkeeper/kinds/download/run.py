@@ -19,7 +19,7 @@ from pondkeeper.kinds.context import RunContext
 from pondkeeper.kinds.download.asking import Asker, Certificates, Manners
 from pondkeeper.kinds.download.fetching import Fetched, Fetcher
 from pondkeeper.kinds.download.finishing import Finisher, Marker
-from pondkeeper.kinds.download.line import Line
+from pondkeeper.kinds.download.line import UNREACHABLE_IN_A_ROW, Line
 from pondkeeper.kinds.download.place import place_of
 from pondkeeper.kinds.download.wanted import FAILURES, MARKS, Staged, stage
 from pondkeeper.kinds.download.worker import Failure, Results, Worker
@@ -27,7 +27,6 @@ from pondkeeper.kinds.download.worker import Failure, Results, Worker
 IN_FLIGHT_S: Final = 3.0
 POLL_S: Final = 0.05
 SAID: Final = 10
-UNREACHABLE_IN_A_ROW: Final = 100
 
 
 def run(context: RunContext) -> None:
@@ -67,8 +66,7 @@ class _Downloads:
         self._came: list[Fetched] = []
         self._oldest_at = 0.0
         self._downloaded = self._unchanged = self._failed = self._size_bytes = 0
-        self._unreachable_in_a_row = 0
-        self._source_gone = ""
+        self._last_trouble = ""
 
     def _batch(self, sql: str, relation: str, more: Mapping[str, str]) -> Batch | None:
         if not sql.strip():
@@ -150,7 +148,6 @@ class _Downloads:
         if isinstance(result, Failure):
             self._note_failure(result)
         else:
-            self._unreachable_in_a_row = 0
             self._downloaded += result.changed
             self._unchanged += not result.changed
             self._size_bytes += result.size_bytes if result.changed else 0
@@ -165,10 +162,7 @@ class _Downloads:
             self._context.say(f"{failure.wanted.file!r}: {failure.trouble.message}{again}")
         elif self._failed == SAID + 1:
             self._context.say("…further failures are counted, and not said one by one")
-        self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if failure.trouble.unreachable else 0
-        if self._unreachable_in_a_row >= UNREACHABLE_IN_A_ROW:
-            self._source_gone = failure.trouble.message
-            self._line.close()
+        self._last_trouble = failure.trouble.message
         # Why not in the database: nothing is known about a file whose server was away.
         if not failure.trouble.unreachable:
             self._marker.failed(failure.wanted, failure.trouble, failure.attempts)
@@ -198,8 +192,8 @@ class _Downloads:
         """Raise what the run has failed with, if it has."""
         context, done = self._context, self._downloaded + self._unchanged
         context.say(f"{self._downloaded:,} downloaded, {self._unchanged:,} unchanged, {self._failed:,} failed")
-        if self._source_gone:
-            raise SourceUnavailable(f"{UNREACHABLE_IN_A_ROW} files in a row could not be had: {self._source_gone}.")
+        if self._line.found_nobody:
+            raise SourceUnavailable(f"{UNREACHABLE_IN_A_ROW} files in a row could not be had: {self._last_trouble}.")
         if context.stopping.is_set() and done + self._failed < self._staged.count:
             raise RunCancelled(f"{done:,} of {self._staged.count:,} files have come; the next run goes on from there.")
         if self._failed > self._settings.max_failed:

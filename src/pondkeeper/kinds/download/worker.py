@@ -111,6 +111,7 @@ class Worker:
         self._results.end(fault)
 
     def _do(self, fetcher: Fetcher, task: Task) -> None:
+        unreachable = False
         try:
             place = self._place(task.wanted)
             self._results.tell(fetcher.fetch(task.wanted, place))
@@ -121,8 +122,9 @@ class Worker:
         except Trouble as trouble:
             if self._again(task, trouble):
                 return
+            unreachable = trouble.unreachable
             self._results.tell(Failure(task.wanted, trouble, task.attempts))
-        self._line.done()
+        self._line.done(unreachable=unreachable)
 
     def _again(self, task: Task, trouble: Trouble) -> bool:
         """Whether it is tried again later."""
