@@ -67,3 +67,6 @@ class Stranger:
     ) -> None:
         if self._process.poll() is None:
             self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):  # Why also then: somebody else may have killed it
+            assert pipe is not None
+            pipe.close()
