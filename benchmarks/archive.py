@@ -89,7 +89,7 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
         this.say("the incremental backup")
         stored_before_bytes = _folder_bytes(keeper.home / "archive")
         began = time.perf_counter()
-        client.post("/v1/backups")
+        taken = client.post("/v1/backups")
         took_s = time.perf_counter() - began
         stored_bytes = _folder_bytes(keeper.home / "archive") - stored_before_bytes
         copy = file.parent / "copy.duckdb"
@@ -100,7 +100,7 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
             Figure(f"{name}: incremental backup", took_s, "s", "cp, flushed", copy_s, TIME_BAR, f"the first one took {first_s:.1f} s"),
         )
         copy.unlink()
-        newest = _without_snapshot(client, keeper, first["version"])
+        newest = _without_snapshot(client, keeper, first["version"], taken["version"])
         _restores(this, keeper, file.parent, {"snapshot": newest, "archive": first["version"]}, sizes)
         _peers(this, keeper, file, sizes)
         client = keeper.client(TIMEOUT_S)  # Why anew: the keeper has closed a connection that was idle for so long
@@ -108,10 +108,9 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
         client.execute("UPDATE ballast SET c0 = c0 - 1 WHERE rowid >= ? AND rowid < ?", parameters=[at, at + count], limits={"timeout_s": TIMEOUT_S})
 
 
-def _without_snapshot(client: LeanClient, keeper: RunningKeeper, version: int) -> int:
-    """Commit until there is no snapshot of that version any more: a reader may have kept it open. The newest version."""
+def _without_snapshot(client: LeanClient, keeper: RunningKeeper, version: int, newest: int) -> int:
+    """Commit until there is no snapshot of that version any more: a reader may have kept it open. The version that is newest then."""
     folder = keeper.published.resolve().parent.with_name(f"{version:012}")
-    newest = version
     for number in range(COMMITS_AT_MOST):
         if not folder.exists():
             return newest

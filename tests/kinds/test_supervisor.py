@@ -24,11 +24,14 @@ from tests.support.processes import is_alive
 # Why os.write: two write at once, and with PYTHONUNBUFFERED a print is several writes, that fall between each other.
 LEAVES_A_DAEMON = """
 import os, signal, sys, time
+read_end, write_end = os.pipe()
 if os.fork() == 0:
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.write(1, b"daemon %d\\n" % os.getpid())
+    os.write(write_end, b"!")
     time.sleep(600)
+os.read(read_end, 1)
 os.write(1, b"leader %d\\n" % os.getpid())
 """
 SLEEPS = 'echo "there $$"; sleep 600 & wait'

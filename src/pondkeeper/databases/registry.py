@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from pondkeeper.workers.spawning import Template
 from pondkeeper.writer.desk import ENTRY as WRITER
 
 FIRST_SNAPSHOT_S = 30.0
+LEAST_ARCHIVING_S = 1.0
 PRELOADING = "pondkeeper.engine.preloading"  # first: it keeps the libraries from starting threads
 _log = structlog.get_logger(__name__)
 
@@ -160,12 +162,13 @@ class Registry:
 
     async def stop(self, grace_s: float) -> None:
         """Let what runs end within the grace, close the files in order, end the children, give the claims back."""
+        deadline = time.monotonic() + grace_s
         await self._tasks.end()
         await asyncio.gather(*(database.stop(grace_s) for database in self.all() if database.is_started))
         await self.pool.stop()
         await self._copier.stop()
         await self._stagers.stop()
-        await self.archiving.stop(grace_s)
+        await self.archiving.stop(max(LEAST_ARCHIVING_S, deadline - time.monotonic()))
         await self._template.stop()
         for claim in self._claims:
             claim.release()

@@ -24,12 +24,16 @@ class Direct:
 
 @dataclass(frozen=True)
 class Column:
-    """A staged column: its name, that of the column in the stream, SQL over the stream's columns, and the way without it."""
+    """A staged column: its name, that of the column in the stream, SQL over the stream's columns, and the way without it.
+
+    `is_json`: what comes is JSON, also where the stream calls it text; the engine is not to judge it, as a cast would.
+    """
 
     name: str
     source: str
     sql: str
     direct: Direct | None = None
+    is_json: bool = False
 
 
 def directly(batch: pa.RecordBatch, columns: Sequence[Column], schema: pa.Schema) -> pa.RecordBatch | None:

@@ -23,6 +23,7 @@ _MOST_ROWS: Final = 61_440
 _BATCH_BYTES: Final = 32 * 1024 * 1024
 _OPTIONS: Final = {False: pa.ipc.IpcWriteOptions(), True: pa.ipc.IpcWriteOptions(compression="lz4")}
 _SOURCE: Final = "source"
+_JSON: Final = pa.json_(pa.string())
 
 
 class Stager:
@@ -62,7 +63,7 @@ class Stager:
         rest.unlink(missing_ok=True)  # Why: these rows need not leave any.
         count = 0
         with self._cursor() as cursor, ExitStack() as writers:
-            reader = pa.RecordBatchReader.from_stream(stream)
+            reader = _with_json(pa.RecordBatchReader.from_stream(stream), {each.source for each in columns if each.is_json})
             staged = _Staged(cursor, columns, most_rows)
             schema = staged.schema(reader.schema)
             whole = writers.enter_context(_writer(file, schema, is_large))
@@ -105,6 +106,22 @@ class Stager:
 def _writer(file: Path, schema: pa.Schema, is_large: bool) -> Iterator[pa.RecordBatchFileWriter]:
     with pa.OSFile(str(file), "wb") as target, pa.ipc.new_file(target, schema, options=_OPTIONS[is_large]) as writer:
         yield writer
+
+
+def _with_json(reader: pa.RecordBatchReader, sources: set[str]) -> pa.RecordBatchReader:
+    """The same stream, with these of its columns named JSON where they are text."""
+    is_text = [field.name in sources and field.type == pa.string() for field in reader.schema]
+    if not any(is_text):
+        return reader
+    fields = [field.with_type(_JSON) if text else field for field, text in zip(reader.schema, is_text, strict=True)]
+    schema = pa.schema(fields)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in reader:
+            arrays = [pa.ExtensionArray.from_storage(_JSON, each) if text else each for each, text in zip(batch, is_text, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
 
 
 def value_of(stream: Any) -> Any:

@@ -182,6 +182,7 @@ class Carrier:
         elif status.is_final:
             await self._record(status)
         elif status.attempt == old.attempt:
+            self._starter.refuse(status.kind)
             self._wait_again(status)  # Why after a pause: its supervisor could not even begin.
         else:
             self.add(status)

@@ -115,7 +115,7 @@ class Program:
 
 
 def keep_only(descriptors: Sequence[int]) -> None:
-    """Close all descriptors but these and the first three."""
+    """Close all descriptors of this process but these (which are no less than 3) and the first three: a fork inherits every one."""
     after = 3
     for kept in sorted(descriptors):
         os.closerange(after, kept)
@@ -152,7 +152,7 @@ def _become(
 
 
 def _belong_to(supervisor: int) -> None:
-    """Die with the supervisor, and before the keeper when memory runs out."""
+    """Have this process die with the supervisor, its parent, and before the keeper when memory runs out."""
     die_with_parent()
     if os.getppid() != supervisor:
         os._exit(0)  # Why: it died before the kernel was asked to tell us.

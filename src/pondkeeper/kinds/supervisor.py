@@ -40,10 +40,10 @@ TRY_AGAIN_S: Final = 0.02
 CHUNK_BYTES: Final = 64 * 1024
 LEFTOVERS_S: Final = 5.0
 LAST_WORD_S: Final = 600.0
-BEGINS_AGAIN: Final = 5
+BEGINS_AGAIN: Final = 3
 BEGIN_AGAIN_S: Final = 1.0
 # Trap: the driver of PostgreSQL (adbc 1.3 to 1.9) ends its process when the server dies: arrow-adbc issue 3878.
-DIES_OVER_ITS_SOURCE: Final = {"postgres": frozenset({-signal.SIGABRT, -signal.SIGSEGV})}
+DIES_OVER_ITS_SOURCE: Final = {"postgres": -signal.SIGABRT}
 _TOLD: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -163,8 +163,11 @@ class Supervisor:
         for _ in range(BEGINS_AGAIN):
             if not self._has_died_over_its_source(code):
                 break
-            self._log.say(f"the work was killed by {signal.Signals(-code).name} while it copied, as its driver does when the source dies: it begins again")
-            time.sleep(BEGIN_AGAIN_S)
+            self._log.end_line()
+            self._log.say("the work has aborted while it copied, as its driver does when the source dies: it begins again")
+            self._half_secret = b""
+            if not self._may_begin_again():
+                break
             code = self._stay_with(self._start())
         if not self._is_direct:
             self._status = status_in(self._paths.status_json) or self._status
@@ -187,14 +190,27 @@ class Supervisor:
         return program.code
 
     def _has_died_over_its_source(self, code: int) -> bool:
-        """Whether it has staged at most, so that all of it can begin again within this attempt."""
+        """Whether it aborted while it copied, and so can begin again within this attempt.
+
+        The status may lag by a fraction of a second, so that the load has begun. That is no harm: what is copied once more
+        leaves the same.
+        """
+        if self._stop is not None or code != DIES_OVER_ITS_SOURCE.get(self._job["kind"]):
+            return False
         status = status_in(self._paths.status_json)
-        return (
-            code in DIES_OVER_ITS_SOURCE.get(self._job["kind"], ())
-            and self._stop is None
-            and status is not None
-            and status.phase in (Phase.RUNNING, Phase.EXTRACTING)
-        )
+        return status is not None and status.phase is Phase.EXTRACTING
+
+    def _may_begin_again(self) -> bool:
+        """Whether nobody wants the run to end, after a moment."""
+        begin_at = time.monotonic() + BEGIN_AGAIN_S
+        while self._stop is None and (left_s := begin_at - time.monotonic()) > 0:
+            ready = {key.fd for key, _ in self._selector.select(left_s)}
+            if self._wake in ready:
+                self._hear_signals()
+            if self._keeper_fd in ready:
+                return True  # Why: who waits for the work hears of it, and says why it ends.
+        self._look_for_cancel()
+        return self._stop is None and (self._ends_at is None or time.monotonic() < self._ends_at)
 
     @property
     def _is_direct(self) -> bool:
@@ -308,10 +324,6 @@ class Supervisor:
         try:
             data = os.read(self._secrets, CHUNK_BYTES)
         except (BlockingIOError, OSError):
-            return
-        if not data:
-            if self._secrets in self._selector.get_map():
-                self._selector.unregister(self._secrets)
             return
         *lines, self._half_secret = (self._half_secret + data).split(b"\n")
         for line in lines:

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         if not data:
             return
         request = json.loads(data)
-        answer: dict[str, Any] = {"refused": why} if (why := _load(request["kind"])) else {"pid": _fork_adopted(request["folder"], descriptors)}
+        answer: dict[str, Any] = {"refused": why} if (why := _load(request["kind"])) else _fork_adopted(request["folder"], descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(json.dumps(answer).encode())
@@ -66,8 +66,9 @@ def _load(kind: str) -> str | None:
     try:
         for module in (*_ALWAYS, *_NEEDED[kind]):
             importlib.import_module(f"pondkeeper.{module}")
-    except ImportError as error:  # Why not raised: the run says it itself, and how to get the package that is missing.
-        return str(error)
+        _mark("")
+    except Exception as error:  # noqa: BLE001  Why not raised: a run that is a program meets it too, and says what to do.
+        return repr(error)
     for module in _LOADED_LATE[kind]:
         with suppress(ImportError):
             importlib.import_module(module)
@@ -78,24 +79,27 @@ def _load(kind: str) -> str | None:
     return None
 
 
-def _fork_adopted(folder: str, descriptors: list[int]) -> int:
-    """Fork the supervisor through a parent that exits at once; its pid."""
+def _fork_adopted(folder: str, descriptors: list[int]) -> dict[str, Any]:
+    """Fork the supervisor through a parent that exits at once: its `pid`, nothing where the kernel has no room for it."""
     read_end, write_end = os.pipe()
     between = os.fork()
     if between == 0:
-        child = os.fork()
-        if child == 0:
-            _supervise(Path(folder), descriptors)
-        os.write(write_end, str(child).encode())
-        os._exit(0)
+        try:
+            child = os.fork()
+            if child == 0:
+                _supervise(Path(folder), descriptors)
+            os.write(write_end, str(child).encode())
+        finally:
+            os._exit(0)
     os.close(write_end)
-    pid = int(os.read(read_end, 32))
+    said = os.read(read_end, 32)
     os.close(read_end)
     os.waitpid(between, 0)
-    return pid
+    return {"pid": int(said)} if said else {}
 
 
 def _supervise(folder: Path, descriptors: list[int]) -> NoReturn:
+    """Be the supervisor, in a child that was just forked."""
     code = 1
     try:
         os.setsid()
@@ -113,20 +117,22 @@ def _supervise(folder: Path, descriptors: list[int]) -> NoReturn:
 
 
 def _mark(run_id: str) -> None:
-    """Have the mark of the run in our environment, also where the kernel shows it: what outlives a supervisor is found by that.
+    """Have the mark of the run in this process's environment, also where the kernel shows it: what outlives a supervisor is
+    found by that. Raises ValueError where it cannot be.
 
     Trap: `/proc/PID/environ` is the memory that the process was started with; whoever sets a variable later writes elsewhere.
     So the template was started with a mark that is long enough, and we write over it. proc(5): `env_start` is field 50 of stat.
     """
-    os.environ[MARK] = run_id
     shown = Path("/proc/self/environ").read_bytes()
     at = (b"\0" + shown).find(f"\0{MARK}=".encode())
     length = shown.find(b"\0", at) - at
     text = f"{MARK}={run_id}".encode()
     start = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[47])
-    if at < 0 or len(text) > length:
-        raise ValueError("the template was started without room for the mark of a run")
-    ctypes.memmove(start + at, text.ljust(length, b"\0"), length)
+    if at < 0 or not start or len(text) > length:
+        raise ValueError("there is no room for the mark of a run, or it is not known where")
+    if run_id:
+        os.environ[MARK] = run_id
+        ctypes.memmove(start + at, text.ljust(length, b"\0"), length)
 
 
 if __name__ == "__main__":

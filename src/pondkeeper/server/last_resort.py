@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 import threading
 from typing import Any, Final
@@ -33,11 +34,19 @@ class LastResort:
             self._timer.start()
 
     def _end(self, after_s: float) -> None:
+        try:
+            self._say(after_s)
+        finally:
+            os._exit(EXIT_CODE)
+
+    def _say(self, after_s: float) -> None:
+        """What is waited for, if it can be said at once. Why not through the log: its thread may be what is stuck."""
         waits_for = sorted(_where(task) for task in asyncio.all_tasks(self._loop))
-        line = {"event": f"the stop did not end within {after_s:g} s; the keeper ends as if it was killed", "level": "critical"}
-        # Why not through the log: its thread may be what is stuck.
-        os.write(sys.stderr.fileno(), msgspec.json.encode(line | {"waits_for": waits_for}) + b"\n")
-        os._exit(EXIT_CODE)
+        event = f"the stop did not end within {after_s:g} s; the keeper ends as if it was killed"
+        line = msgspec.json.encode({"event": event, "level": "critical", "waits_for": waits_for}) + b"\n"
+        descriptor = sys.stderr.fileno()
+        if select.select([], [descriptor], [], 0)[1]:
+            os.write(descriptor, line[: select.PIPE_BUF])  # Why no more: of a pipe nobody reads, so much may still be free
 
 
 def _where(task: asyncio.Task[Any]) -> str:

@@ -127,6 +127,22 @@ def test_a_type_arrives_as_it_is(warehouse: Path, column: str, type_: str, value
     assert texts[1 + len(values) :] == [None] * (ROWS - len(values))
 
 
+@pytest.mark.parametrize("beside", ["int", "inet"], ids=["past the engine", "through the engine"])
+def test_json_that_duckdb_would_not_cast_arrives_as_it_is(typed: str, postgres: PostgresServer, tmp_path: Path, beside: str) -> None:
+    """PostgreSQL's `json` takes half a surrogate pair. Text that is to become JSON here is judged all the same."""
+    name = f"halves_{beside}"
+    postgres.execute(f"CREATE TABLE {name} (id int, doc json, other {beside}, text text)", database=typed)
+    postgres.execute(f"INSERT INTO {name} VALUES (1, '\"\\ud800\"', NULL, '[1')", database=typed)
+    file = tmp_path / "w.duckdb"
+    run = run_job(file, "postgres", source=postgres.socket_url(typed), tables=[name])
+    assert run.status().phase == "done", run.log()
+    with duckdb.connect(str(file), read_only=True) as connection:
+        assert connection.execute(f"SELECT doc::VARCHAR, typeof(doc) FROM {name}").fetchall() == [('"\\ud800"', "JSON")]
+    table = [{"name": name, "types": {"text": "JSON"}}]
+    refused = run_job(file, "postgres", source=postgres.socket_url(typed), tables=[name], table=table)
+    assert (refused.status().error or {})["code"] == "source_refused", refused.log()
+
+
 def test_text_becomes_the_same_as_copy(warehouse: Path, typed: str, postgres: PostgresServer) -> None:
     """What logical replication brings (text) gives for every value what COPY BINARY gave."""
     with postgres.connect(typed) as connection:

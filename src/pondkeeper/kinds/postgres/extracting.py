@@ -73,7 +73,12 @@ class Piece:
     @property
     def decoded(self) -> list[Column]:
         """How each column of the file is made of what comes."""
-        return [Column(each.column, f"c{at}", each.decode(f"c{at}"), each.direct) for at, each in enumerate(self.columns)]
+        return [_decoded(each, f"c{at}") for at, each in enumerate(self.columns)]
+
+
+def _decoded(each: Mapped, source: str) -> Column:
+    sql = each.decode(source)
+    return Column(each.column, source, sql, each.direct, is_json=each.staged == "JSON" and sql == source)
 
 
 def pieces(

@@ -113,11 +113,6 @@ def _same(type_: str, of_text: str = "") -> _Scalar:
     return _Scalar(type_, type_, _VALUE, _VALUE, of_text or f"{_VALUE}::{type_}", Direct())
 
 
-def _told(type_: str) -> _Scalar:
-    """Carried in its own form, and called text or bytes, since not every driver knows the type."""
-    return _Scalar(type_, type_, _VALUE, f"{_VALUE}::{type_}", f"{_VALUE}::{type_}", Direct())
-
-
 def _as_text(type_: str, of_text: str, name: str = "") -> _Scalar:
     """Carried as PostgreSQL's text; staged as text too where Parquet has no such type."""
     staged = type_ if _IN_PARQUET.match(type_) else TEXT
@@ -163,9 +158,10 @@ _FIXED: Final[dict[str, _Scalar]] = {
     "varchar": _same(TEXT, _VALUE),
     "bpchar": _same(TEXT, _VALUE),
     "name": _same(TEXT, _VALUE),
-    "json": _told("JSON"),
-    "jsonb": _told("JSON"),
-    "uuid": _told("UUID"),
+    "json": _same("JSON"),
+    "jsonb": _same("JSON"),
+    # Why cast: the driver calls it bytes.
+    "uuid": _Scalar("UUID", "UUID", _VALUE, "{value}::UUID", "{value}::UUID", Direct()),
     "bytea": _same("BLOB", "unhex(substr({value}, 3))"),
     "time": _same("TIME"),
     # Trap: the driver takes an oid for a signed number.
