@@ -74,7 +74,8 @@ def _backup_and_restore(this: Run, sizes: Sizes) -> None:
     quiet = {"snapshots__keep": "1", "archive__verify_every_s": "0"}
     with workplace(this, source, "backup", lend=True) as file, keeping(file, **quiet) as keeper:
         client = keeper.client(TIMEOUT_S)
-        client.execute(INSERT, parameters=[0])
+        version = client.execute(INSERT, parameters=[0])["version"]
+        client.query("SELECT 1", at_least=version, limits={"timeout_s": TIMEOUT_S})  # the first snapshot copies all of it
         this.say(f"{sizes.backup_gb:g} GB: the first backup")
         began = time.perf_counter()
         first = client.post("/v1/backups")
