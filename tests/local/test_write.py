@@ -10,12 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
 import pondkeeper
+from pondkeeper.engine import plain
 from pondkeeper.errors import DatabaseBusy, DatabaseNotFound, InvalidRequest, KeeperNotRunning, StatementFailed
 from pondkeeper.files.locks import holders_of, is_flocked
 from pondkeeper.files.paths import DatabasePaths, Home, default_home
@@ -140,6 +143,39 @@ def test_threads_take_turns(alone: Path) -> None:
 
     assert rows(alone) == [0, 1, 2, 3, 4]
     assert most == 1
+
+
+@pytest.mark.parametrize("step", ["open_plain_database", "close_plain_database"])
+def test_a_thread_waits_also_while_another_opens_or_closes(alone: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is open then, and it is that thread's turn: no reason to refuse."""
+    there, go = threading.Event(), threading.Event()
+    real = getattr(plain, step)
+
+    def slowly(argument: Any) -> Any:
+        if step == "close_plain_database":
+            there.set()
+            go.wait(30)
+        made = real(argument)
+        if step == "open_plain_database" and not there.is_set():
+            there.set()
+            go.wait(30)
+        return made
+
+    def add(number: int) -> None:
+        with pondkeeper.write(alone, wait_s=60) as connection:
+            connection.execute("INSERT INTO t VALUES (?)", [number])
+
+    monkeypatch.setattr(plain, step, slowly)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(add, 1)
+        assert there.wait(30)
+        second = threads.submit(add, 2)
+        time.sleep(0.2)
+        assert not second.done(), second.exception()
+        go.set()
+        first.result(60)
+        second.result(60)
+    assert rows(alone) == [1, 2]
 
 
 def test_a_connection_of_ones_own_is_no_reason_to_wait_for_ever(alone: Path) -> None:

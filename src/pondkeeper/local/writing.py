@@ -68,12 +68,14 @@ class WriteTurn:
         deadline = time.monotonic() + self._wait_s
         lease = Lease(self._paths, who=program_of(os.getpid()), why=self._reason)
         take_turn(lease, self._paths, self._wait_s, self._on_wait)
+        # Why before the file is opened, and until it is closed: to another thread it must not look like a connection of nobody's turn.
+        _turns[self._paths.file] = (threading.get_ident(), lease)
         try:
             self._connection = self._open(deadline)
         except BaseException:  # Why: whatever ended it, nobody may wait for a lease that is not used.
+            del _turns[self._paths.file]
             lease.release(from_all=True)
             raise
-        _turns[self._paths.file] = (threading.get_ident(), lease)
         return self._connection
 
     def _refuse_to_wait_for_myself(self) -> None:
@@ -100,12 +102,13 @@ class WriteTurn:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        turn = _turns.pop(self._paths.file, None)
+        turn = _turns.get(self._paths.file)
         if turn is None:
             return  # Why: this is a forked child of the process whose turn it is.
         try:
             was_open, is_still_open = self._close()
         finally:
+            del _turns[self._paths.file]
             turn[1].release(from_all=True)
         if error is not None:
             return
