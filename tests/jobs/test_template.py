@@ -82,7 +82,7 @@ class Pond:
     def begun(self) -> RunStatus:
         """A run whose work is under way."""
         run_id = str(self.keeper.local_client().jobs.run("files")["run_id"])
-        return wait_until(lambda: self._at(run_id, Phase.EXTRACTING), what="the work")  # type: ignore[no-any-return]
+        return wait_until(lambda: self._at(run_id, Phase.EXTRACTING), what="the work")  # type: ignore[no-any-return]  # wait_until returns what it waited for
 
     def _at(self, run_id: str, phase: Phase) -> RunStatus | None:
         status = read_status(self.home.root, run_id)
@@ -96,7 +96,7 @@ class Pond:
             status = read_status(self.home.root, run_id)
             return status if status is not None and status.is_final else None
 
-        return wait_until(final, what="the end of the run")  # type: ignore[no-any-return]
+        return wait_until(final, what="the end of the run")  # type: ignore[no-any-return]  # as above
 
     def template(self) -> int:
         """The pid of the template of runs."""

@@ -13,12 +13,13 @@ from tests.support.keeper import program_environment
 
 STUCK = """
 import asyncio, os, signal
-from pondkeeper.server.last_resort import LastResort
+from pondkeeper.server import last_resort
 
+last_resort.AFTER_S = 0.2
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 async def waits_in_vain():
-    LastResort(asyncio.get_running_loop()).arm(0.2)
+    last_resort.LastResort(asyncio.get_running_loop()).arm(0.0)
     await asyncio.Event().wait()
 
 asyncio.run(waits_in_vain())

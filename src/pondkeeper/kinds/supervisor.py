@@ -204,13 +204,9 @@ class Supervisor:
         """Whether nobody wants the run to end, after a moment."""
         begin_at = time.monotonic() + BEGIN_AGAIN_S
         while self._stop is None and (left_s := begin_at - time.monotonic()) > 0:
-            ready = {key.fd for key, _ in self._selector.select(left_s)}
-            if self._wake in ready:
-                self._hear_signals()
-            if self._keeper_fd in ready:
-                return True  # Why: who waits for the work hears of it, and says why it ends.
+            self._hear({key.fd for key, _ in self._selector.select(left_s)})
         self._look_for_cancel()
-        return self._stop is None and (self._ends_at is None or time.monotonic() < self._ends_at)
+        return self._stop is None
 
     @property
     def _is_direct(self) -> bool:
@@ -257,6 +253,15 @@ class Supervisor:
         ready = {key.fd for key, _ in self._selector.select(program.patience_s(self._patience_s()))}
         if program.output.fileno() in ready and not self._pump(program):
             self._selector.unregister(program.output.fileno())
+        self._hear(ready)
+        program.look()
+        program.kill_if_due()
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._look_around()
+
+    def _hear(self, ready: set[int]) -> None:
+        """Take in what the work names as secrets, signals, the end of the keeper, and the end of its time."""
         if self._secrets in ready:
             self._learn_secrets()
         if self._wake in ready:
@@ -266,11 +271,6 @@ class Supervisor:
             self._end(Stop.INTERRUPTED, "the keeper has ended (runs.when_keeper_dies = end)")
         if self._ends_at is not None and time.monotonic() >= self._ends_at:
             self._end(Stop.TIMED_OUT, "its time is over (timeout_s)")
-        program.look()
-        program.kill_if_due()
-        if time.monotonic() >= self._look_at:
-            self._look_at = time.monotonic() + LOOK_EVERY_S
-            self._look_around()
 
     def _patience_s(self) -> float:
         if self._ends_at is None or self._stop is not None:

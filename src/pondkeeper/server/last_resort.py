@@ -26,9 +26,10 @@ class LastResort:
         self._loop = loop
         self._timer: threading.Timer | None = None
 
-    def arm(self, after_s: float) -> None:
-        """End the process after that time; told again, nothing changes."""
+    def arm(self, stop_s: float) -> None:
+        """End the process when a stop that may take so long has taken AFTER_S more; told again, nothing changes."""
         if self._timer is None:
+            after_s = stop_s + AFTER_S
             self._timer = threading.Timer(after_s, self._end, [after_s])
             self._timer.daemon = True
             self._timer.start()

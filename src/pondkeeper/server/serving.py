@@ -28,7 +28,6 @@ from pondkeeper.errors import DatabaseReadOnly, KeeperRunning
 from pondkeeper.files.durable import make_folder, write_atomic
 from pondkeeper.files.locks import FlockFile
 from pondkeeper.jobs.desk import JobsDesk
-from pondkeeper.server import last_resort
 from pondkeeper.server.allocator import keep_freed_memory
 from pondkeeper.server.app import create_app
 from pondkeeper.server.http_server import HttpServer
@@ -108,7 +107,7 @@ class Keeper:
         grace_s = 0.0 if self._stopping.is_set() else self._settings.server.grace_s
         self._stop_by = time.monotonic() + grace_s
         if self._last_resort is not None:
-            self._last_resort.arm(grace_s + self._runs_end_in_s + last_resort.AFTER_S)
+            self._last_resort.arm(grace_s + self._runs_end_in_s)
         if self._stopping.is_set() and self._server is not None:
             self._server.hurry()
         if self._stopping.is_set() and self._pipelines is not None:

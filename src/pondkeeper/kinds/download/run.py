@@ -66,7 +66,7 @@ class _Downloads:
         self._came: list[Fetched] = []
         self._oldest_at = 0.0
         self._downloaded = self._unchanged = self._failed = self._size_bytes = 0
-        self._last_trouble = ""
+        self._source_away = ""
 
     def _batch(self, sql: str, relation: str, more: Mapping[str, str]) -> Batch | None:
         if not sql.strip():
@@ -162,9 +162,10 @@ class _Downloads:
             self._context.say(f"{failure.wanted.file!r}: {failure.trouble.message}{again}")
         elif self._failed == SAID + 1:
             self._context.say("…further failures are counted, and not said one by one")
-        self._last_trouble = failure.trouble.message
         # Why not in the database: nothing is known about a file whose server was away.
-        if not failure.trouble.unreachable:
+        if failure.trouble.unreachable:
+            self._source_away = failure.trouble.message
+        else:
             self._marker.failed(failure.wanted, failure.trouble, failure.attempts)
 
     def _is_due(self) -> bool:
@@ -193,7 +194,7 @@ class _Downloads:
         context, done = self._context, self._downloaded + self._unchanged
         context.say(f"{self._downloaded:,} downloaded, {self._unchanged:,} unchanged, {self._failed:,} failed")
         if self._line.found_nobody:
-            raise SourceUnavailable(f"{UNREACHABLE_IN_A_ROW} files in a row could not be had: {self._last_trouble}.")
+            raise SourceUnavailable(f"{UNREACHABLE_IN_A_ROW} files in a row could not be had: {self._source_away}.")
         if context.stopping.is_set() and done + self._failed < self._staged.count:
             raise RunCancelled(f"{done:,} of {self._staged.count:,} files have come; the next run goes on from there.")
         if self._failed > self._settings.max_failed:
