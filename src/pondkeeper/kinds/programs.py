@@ -16,6 +16,7 @@ from typing import IO, Final, NoReturn
 
 from pondkeeper.workers.descendants import descendants, end, reap
 from pondkeeper.workers.fence import die_with_parent
+from pondkeeper.workers.forking import keep_only
 
 OOM_SCORE_ADJ: Final = 500
 KILL_AGAIN_S: Final = 0.1
@@ -112,15 +113,6 @@ class Program:
         if self._step_at is not None and time.monotonic() >= self._step_at:
             end(self.left(), signal.SIGKILL)
             self._step_at = time.monotonic() + KILL_AGAIN_S
-
-
-def keep_only(descriptors: Sequence[int]) -> None:
-    """Close all descriptors of this process but these (which are no less than 3) and the first three: a fork inherits every one."""
-    after = 3
-    for kept in sorted(descriptors):
-        os.closerange(after, kept)
-        after = kept + 1
-    os.closerange(after, os.sysconf("SC_OPEN_MAX"))
 
 
 def _become(

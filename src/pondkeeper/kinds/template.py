@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pondkeeper.kinds import supervisor, work
-from pondkeeper.kinds.programs import keep_only
 from pondkeeper.workers import fence
+from pondkeeper.workers.forking import fork_adopted, keep_only
 from pondkeeper.workers.importing import import_quickly
 
 MARK: Final = "PONDKEEPER_RUN"
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         if not data:
             return
         request = json.loads(data)
-        answer: dict[str, Any] = {"refused": why} if (why := _load(request["kind"])) else _fork_adopted(request["folder"], descriptors)
+        answer: dict[str, Any] = {"refused": why} if (why := _load(request["kind"])) else _fork(Path(request["folder"]), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(json.dumps(answer).encode())
@@ -79,23 +79,10 @@ def _load(kind: str) -> str | None:
     return None
 
 
-def _fork_adopted(folder: str, descriptors: list[int]) -> dict[str, Any]:
-    """Fork the supervisor through a parent that exits at once: its `pid`, nothing where the kernel has no room for it."""
-    read_end, write_end = os.pipe()
-    between = os.fork()
-    if between == 0:
-        try:
-            child = os.fork()
-            if child == 0:
-                _supervise(Path(folder), descriptors)
-            os.write(write_end, str(child).encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    said = os.read(read_end, 32)
-    os.close(read_end)
-    os.waitpid(between, 0)
-    return {"pid": int(said)} if said else {}
+def _fork(folder: Path, descriptors: list[int]) -> dict[str, int]:
+    """Fork the supervisor: its `pid`, nothing where the kernel has no room for it."""
+    pid = fork_adopted(lambda _: _supervise(folder, descriptors))
+    return {} if pid is None else {"pid": pid}
 
 
 def _supervise(folder: Path, descriptors: list[int]) -> NoReturn:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from pondkeeper.workers import fence, seccomp
+from pondkeeper.workers.forking import fork_adopted, keep_only
 from pondkeeper.workers.frames import Pipe
 from pondkeeper.workers.walls import libraries, try_walls
 
@@ -80,28 +81,12 @@ def _serve(connection: socket.socket, keeper: int, walls: _Walls) -> None:
         if not data:
             return
         request: dict[str, Any] = msgspec.json.decode(data)
-        pid = _fork_adopted(request, descriptors, keeper, walls)
+        pid = fork_adopted(lambda parent: _become_child(request, descriptors, parent, keeper, walls))  # noqa: B023  Why: it is called at once
+        if pid is None:
+            raise SystemExit("the kernel has no room for a child")
         for descriptor in descriptors:
             os.close(descriptor)
         connection.send(msgspec.json.encode({"pid": pid}))
-
-
-def _fork_adopted(request: dict[str, Any], descriptors: list[int], keeper: int, walls: _Walls) -> int:
-    """Fork the child through an intermediate parent that exits at once; the child's pid."""
-    read_end, write_end = os.pipe()
-    intermediate = os.fork()
-    if intermediate == 0:
-        middle = os.getpid()
-        child = os.fork()
-        if child == 0:
-            _become_child(request, descriptors, middle, keeper, walls)
-        os.write(write_end, str(child).encode())
-        os._exit(0)
-    os.close(write_end)
-    pid = int(os.read(read_end, 32))
-    os.close(read_end)
-    os.waitpid(intermediate, 0)
-    return pid
 
 
 def _become_child(
@@ -135,10 +120,7 @@ def _take_over(descriptors: list[int]) -> tuple[socket.socket, socket.socket]:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
-    keep = sorted(descriptors)
-    os.closerange(3, keep[0])
-    os.closerange(keep[0] + 1, keep[1])
-    os.closerange(keep[1] + 1, 4096)
+    keep_only(descriptors)
     return socket.socket(fileno=descriptors[0]), socket.socket(fileno=descriptors[1])
 
 
